@@ -1,0 +1,80 @@
+"""The command line of the evaluation.
+
+python -m finmatryoshka.eval MODEL ... --data FILE ...     tables, results.json and pictures
+python -m finmatryoshka.eval compare A.json B.json         is the difference real?
+python -m finmatryoshka.eval speed MODEL                   ratios against plain sentence-transformers
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..sentence_transformers_config.folder import written_whole
+from ..training.data import DataError
+from .compare import compare_results, load_results
+from .retrieval import EvaluationError
+from .run import SECTIONS, EvaluationPlan, run_evaluation, write_results
+from .tables import print_tables
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m finmatryoshka.eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", nargs="+", help="model folders or Hub ids; 'minilm' is the packaged encoder")
+    parser.add_argument("--data", nargs="+", required=True, help="labelled sources: FinQA, TAT-QA or FinanceBench files, Hub ids, 'sample'")
+    parser.add_argument("--corpus_data", nargs="+", default=[], help="sources whose pages are searched too")
+    parser.add_argument("--train_data", nargs="+", default=[], help="what constants, ridge, PCA and the seed's recipe are fitted on")
+    parser.add_argument("--base", help="the untouched encoder, for the baselines")
+    parser.add_argument("--dims", nargs="+", type=int, default=[256, 128, 64])
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--narrow", choices=("fail", "skip"), default="fail", help="what to do with a model narrower than a dimension")
+    parser.add_argument("--skip-invalid", action="store_true", help="leave out records without question or page")
+    parser.add_argument("--output", help="folder for results.json, tables.md and pictures; replaced when complete")
+    parser.add_argument("--seed", type=int, default=13)
+    parser.add_argument("--batch_size", type=int, default=32)
+    return parser
+
+
+def evaluate(argv: list[str]) -> None:
+    arguments = _parser().parse_args(argv)
+    output = arguments.output
+    fields = {name: value for name, value in vars(arguments).items() if name != "output"}
+    fields["sections"] = tuple(fields["sections"])
+    results, pictures = run_evaluation(EvaluationPlan(**fields))
+    print_tables(results)
+    if output:
+        with written_whole(output) as folder:
+            write_results(results, pictures, folder)
+        print(f"written: {Path(output) / 'results.json'}, tables.md and pictures")
+
+
+def compare(argv: list[str]) -> None:
+    if len(argv) != 2:
+        raise EvaluationError("compare takes two results files: python -m finmatryoshka.eval compare A.json B.json")
+    for row in compare_results(*map(load_results, argv)):
+        print(
+            f"{row['task']} at {row['dim']}: {row['a']:.4f} -> {row['b']:.4f}, difference {row['difference']:+.4f}, "
+            f"95% [{row['low']:+.4f}, {row['high']:+.4f}], p = {row['p']:.4f}"
+        )
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        if argv[:1] == ["compare"]:
+            compare(argv[1:])
+        elif argv[:1] == ["speed"]:
+            from .speed import main as speed
+
+            speed(argv[1:])
+        else:
+            evaluate(argv)
+    except (EvaluationError, DataError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

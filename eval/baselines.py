@@ -1,0 +1,94 @@
+"""The trivial and the earlier answers that every figure stands beside."""
+
+import numpy as np
+import torch
+from sklearn.decomposition import TruncatedSVD
+from sklearn.random_projection import GaussianRandomProjection
+from torch import nn
+
+from ..training.data import Example
+from .numbers import labelled
+from .retrieval import EncodeOnce, RetrievalScores, RetrievalTask, evaluate_retrieval
+
+
+class _Projected(EncodeOnce):
+    """A model's vectors through a fitted projection, one per dimension: (n, width) → (n, dim).
+
+    ``model`` may itself be an `EncodeOnce`, so that several projections share one encoding.
+    """
+
+    def __init__(self, model, project):
+        super().__init__(model)
+        self.project = project
+
+    def _encode(self, encode, texts, truncate_dim=None, **kwargs):
+        return torch.from_numpy(np.ascontiguousarray(self.project(super()._encode(encode, texts, **kwargs).numpy(), truncate_dim))).float()
+
+
+def projection_baselines(
+    base: EncodeOnce, tasks: list[RetrievalTask], dims: list[int], train: list[Example], seed: int
+) -> dict[str, dict[str, dict[int, RetrievalScores]]]:
+    """By system, task and dimension: ``random projection`` and ``PCA`` (uncentred, fitted on training pages) of ``base``."""
+    pages = list(dict.fromkeys(example.page.text for example in train))
+    vectors = base.encode_document(pages).numpy() if pages else None
+    width = int(base.encode_query(["width"]).shape[1])
+    dims = [dim for dim in dims if dim <= width]
+
+    def random(values, dim):
+        return GaussianRandomProjection(dim, random_state=seed).fit(np.zeros((1, width))).transform(values)
+
+    systems = {"random projection": random}
+    if vectors is not None and len(vectors) > max(dims):
+        fitted = TruncatedSVD(min(max(dims), width - 1), random_state=seed).fit(vectors)
+        systems["PCA"] = lambda values, dim: fitted.transform(values)[:, :dim]
+    return {
+        name: {task.name: evaluate_retrieval(_Projected(base, project), task, dims) for task in tasks} for name, project in systems.items()
+    }
+
+
+class SeedProject(nn.Module):
+    """The earlier project's heads: for each dimension a linear projection of its own and a regression on top."""
+
+    def __init__(self, width: int, dims: list[int]):
+        super().__init__()
+        self.projections = nn.ModuleDict({str(dim): nn.Linear(width, dim) for dim in dims})
+        self.regressions = nn.ModuleDict({str(dim): nn.Linear(dim, 1) for dim in dims})
+
+    def forward(self, vectors: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {dim: self.regressions[dim](projection(vectors)).squeeze(-1) for dim, projection in self.projections.items()}
+
+
+def seed_recipe(base: EncodeOnce, tasks: list[RetrievalTask], dims: list[int], train: list[Example], seed: int, epochs: int = 30) -> dict:
+    """Re-run the earlier project: frozen ``base``, independent projections, regression on shuffled label ids.
+
+    Returns ``loss`` (mean squared error on ids it did not see, of standardised label ids, mean over dimensions),
+    ``constant`` (what the mean scores there) and ``retrieval`` by task and dimension.
+    """
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    train = labelled(train)
+    vectors = base.encode_query([example.question for example in train]).float()
+    answers = {answer: i for i, answer in enumerate(rng.permutation(sorted({str(example.number) for example in train})))}
+    ids = np.array([answers[str(example.number)] for example in train], dtype=np.float64)
+    ids = torch.from_numpy((ids - ids.mean()) / (ids.std() or 1.0)).float()
+    held = torch.from_numpy(rng.random(len(ids)) < 0.2)
+    if held.all() or not held.any():
+        held[0], held[1:] = True, False
+    model = SeedProject(vectors.shape[1], dims)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(epochs):
+        for batch in torch.randperm(int((~held).sum())).split(64):
+            optimizer.zero_grad()
+            targets = ids[~held][batch]
+            sum(((z - targets) ** 2).mean() for z in model(vectors[~held][batch]).values()).backward()
+            optimizer.step()
+    with torch.inference_mode():
+        loss = float(np.mean([((z - ids[held]) ** 2).mean() for z in model(vectors[held]).values()]))
+        constant = float(((ids[~held].mean() - ids[held]) ** 2).mean())
+
+    @torch.inference_mode()
+    def project(values, dim):
+        return model.projections[str(dim)](torch.from_numpy(values)).numpy()
+
+    retrieval = {task.name: evaluate_retrieval(_Projected(base, project), task, dims) for task in tasks}
+    return {"loss": loss, "constant": constant, "retrieval": retrieval}

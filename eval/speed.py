@@ -1,0 +1,187 @@
+"""Throughput as ratios against plain sentence-transformers fp32 on the same weights, measured in one run.
+
+Variants take turns (interleaved repeats), so that a busy machine slows all of them; what is printed is the median and the
+spread of the ratios, each beside the nDCG@10 of the same variant.
+
+    python -m finmatryoshka.eval speed MODEL --data FILE
+"""
+
+import argparse
+import resource
+import statistics
+import tempfile
+import time
+from contextlib import nullcontext
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from torch import nn
+
+from ..training.backbone import as_sentence_transformer, extend_positions, load_finmatryoshka, packaged_minilm
+from ..training.data import load_source
+from ..training.losses import FinMatryoshkaLoss
+from .machine import describe_machine
+from .retrieval import EncodeOnce, evaluate_retrieval
+from .run import load_model, retrieval_task
+
+
+def interleave(variants: dict[str, callable], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each variant, one repeat of all after another; a first round warms up and does not count."""
+    seconds = {name: [] for name in variants}
+    for repeat in range(repeats + 1):
+        for name, variant in variants.items():
+            start = time.perf_counter()
+            variant()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if repeat:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratios(seconds: dict[str, list[float]], reference: str) -> dict[str, tuple[float, float, float]]:
+    """Speed-up over ``reference`` within each repeat: (median, least, most)."""
+    result = {}
+    for name, times in seconds.items():
+        speedups = [base / own for base, own in zip(seconds[reference], times)]
+        result[name] = (statistics.median(speedups), min(speedups), max(speedups))
+    return result
+
+
+def _low_precision() -> torch.dtype:
+    return torch.float16 if torch.cuda.is_available() else torch.bfloat16
+
+
+def _autocast(dtype):
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.autocast(device, dtype=dtype) if dtype else nullcontext()
+
+
+class _Autocast:
+    """A SentenceTransformer that encodes under autocast."""
+
+    def __init__(self, model, dtype):
+        self.model, self.dtype = model, dtype
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def encode_query(self, *args, **kwargs):
+        with _autocast(self.dtype):
+            return self.model.encode_query(*args, **kwargs)
+
+    def encode_document(self, *args, **kwargs):
+        with _autocast(self.dtype):
+            return self.model.encode_document(*args, **kwargs)
+
+
+def measure_encoding(model: SentenceTransformer, task, dim: int, repeats: int, texts: int) -> list[dict]:
+    """Rows of variant, ratio (median, least, most) and nDCG@10: fp32 is the reference; bf16 (fp16 on a GPU) beside it."""
+    pages = list(task.corpus.values())[:texts]
+    low = _low_precision()
+    variants = {"fp32": _Autocast(model, None), str(low).removeprefix("torch."): _Autocast(model, low)}
+    seconds = interleave(
+        {name: lambda v=v: v.encode_document(pages, batch_size=16, show_progress_bar=False) for name, v in variants.items()}, repeats
+    )
+    quality = {name: evaluate_retrieval(EncodeOnce(v), task, [dim])[dim].ndcg for name, v in variants.items()}
+    return [
+        {"variant": f"encode {name}", "ratio": r, "ndcg@10": quality[name], "texts": len(pages)}
+        for name, r in ratios(seconds, "fp32").items()
+    ]
+
+
+def _step(model: SentenceTransformer, loss: nn.Module, columns: list[list[str]], with_labels: bool, dtype):
+    """One whole optimiser step over ready-made features."""
+    features = [_to(model.preprocess(column), model.device) for column in columns]
+    labels = torch.zeros(len(columns[0]), device=model.device) if with_labels else None
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+    model.train()
+
+    def step():
+        optimizer.zero_grad()
+        with _autocast(dtype):
+            value = loss([dict(column) for column in features], labels)
+        (sum(value.values()) if isinstance(value, dict) else value).backward()
+        optimizer.step()
+
+    return step
+
+
+def measure_training(name: str, texts: list[tuple[str, str, str]], length: int, repeats: int, dims: list[int]) -> list[dict]:
+    """Rows of variant and ratio of one training step over the same pairs at ``length`` tokens.
+
+    The reference is what sentence-transformers' documentation shows: fp32, the checkpoint's own dropout, pairs under
+    MultipleNegativesRankingLoss. Ours: low precision and no dropout; then ``dims`` instead of one dimension; then the
+    numeric column.
+    """
+    plain = SentenceTransformer(name)
+    _stretch(plain, length)
+    questions, pages, numeric = (list(column) for column in zip(*texts))
+    low = _low_precision()
+    variants = {
+        "plain sentence-transformers, fp32, its dropout": _step(plain, MultipleNegativesRankingLoss(plain), [questions, pages], False, None)
+    }
+    for label, matryoshka_dims, with_numbers in (
+        ("one dimension", dims[:1], False),
+        (f"{len(dims)} dimensions", dims, False),
+        (f"{len(dims)} dimensions and numbers", dims, True),
+    ):
+        with tempfile.TemporaryDirectory() as folder:
+            model = as_sentence_transformer(load_finmatryoshka(name, matryoshka_dims, length), name, folder)
+        columns = [questions, pages, numeric] if with_numbers else [questions, pages]
+        step = _step(model, FinMatryoshkaLoss(model), columns, with_numbers, low)
+        variants[f"FinMatryoshka, {str(low).removeprefix('torch.')}, no dropout, {label}"] = step
+    seconds = interleave(variants, repeats)
+    reference, single = list(variants)[:2]
+    rows = []
+    for variant, ratio in ratios(seconds, reference).items():
+        row = {"variant": variant, "ratio": ratio, "pairs per second": len(texts) / statistics.median(seconds[variant])}
+        if variant != reference:
+            row["step over one dimension"] = statistics.median(a / b for a, b in zip(seconds[variant], seconds[single]))
+        rows.append(row)
+    return rows
+
+
+def _stretch(model: SentenceTransformer, length: int) -> None:
+    """Let a plain SentenceTransformer read ``length`` tokens, by the same interpolation as ours."""
+
+    class View:  # what extend_positions needs of a model
+        config, backbone = model[0].auto_model.config, model[0].auto_model
+
+    View.config.original_max_position_embeddings = None
+    extend_positions(View, length)
+    model.max_seq_length = length
+
+
+def _to(features, device):
+    return {name: value.to(device) if torch.is_tensor(value) else value for name, value in features.items()}
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser("python -m finmatryoshka.eval speed", description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--data", default="sample")
+    parser.add_argument("--base", default="minilm", help="whose training step is measured")
+    parser.add_argument("--length", type=int, default=640, help="tokens of a page while training")
+    parser.add_argument("--dims", nargs="+", type=int, default=[256, 128, 64])
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--texts", type=int, default=64)
+    arguments = parser.parse_args(argv)
+    source = load_source(arguments.data, "validation")
+    task = retrieval_task(source, [])
+    print(f"machine: {describe_machine()['machine']}")
+    model = load_model(arguments.model)
+    dim = min(128, model.get_embedding_dimension())
+    for row in measure_encoding(model, task, dim, arguments.repeats, arguments.texts):
+        print("{:<62} ×{:.2f} ({:.2f}–{:.2f})  nDCG@10 at {}: {:.4f}".format(row["variant"], *row["ratio"], dim, row["ndcg@10"]))
+    filler = " ".join(page.text for page in list(source.pages.values())[:20])  # pages long enough to fill --length
+    examples = source.examples[: arguments.pairs]
+    texts = [(e.question, (e.page.text + " " + filler), e.numeric[:600]) for e in examples]
+    base = packaged_minilm() if arguments.base == "minilm" else arguments.base
+    for row in measure_training(base, texts, arguments.length, arguments.repeats, arguments.dims):
+        extra = f"  a step takes ×{row['step over one dimension']:.3f} of one dimension's" if "step over one dimension" in row else ""
+        print("{:<74} ×{:.2f} ({:.2f}–{:.2f})  {:.2f} pairs/s{}".format(row["variant"], *row["ratio"], row["pairs per second"], extra))
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"peak memory of this run: {peak / 2**30:.2f} GiB")

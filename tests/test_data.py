@@ -1,0 +1,159 @@
+"""training/data.py and training/sample.py: schemas, splitting, contamination, and errors in one line."""
+
+import gzip
+import json
+import math
+
+import pytest
+
+from finmatryoshka.training.data import DataError, Separation, load_data, load_source, numeric_text, page_text, parse_records, shingles
+from finmatryoshka.training.numbers import execute_program
+from finmatryoshka.training.sample import generate_finqa
+
+
+def test_sample_programs_give_the_answers_and_gold_rows_exist():
+    for record in generate_finqa(10):
+        qa, table = record["qa"], record["table"]
+        result = execute_program(qa["program"], table)
+        assert result == qa["exe_ans"] or result == pytest.approx(qa["exe_ans"], abs=1e-4)
+        assert qa["gold_inds"] and all(int(name.split("_")[1]) < len(table) for name in qa["gold_inds"])
+
+
+def test_sample_is_seeded_and_its_sides_share_no_company_and_no_text():
+    assert generate_finqa(5) == generate_finqa(5) != generate_finqa(5, seed=14)
+    data = load_data(["sample"])
+    assert not {e.page.company for e in data.train} & {e.page.company for e in data.eval_examples}
+    assert data.dropped == {"question": 0, "page": 0, "text": 0, "duplicate": 0}
+
+
+def test_neighbouring_years_differ_in_figures_only():
+    import re
+
+    pages = [r for r in generate_finqa(1, years=2, topics_per_company=1) if r["id"].endswith("-1")]
+    first, second = (re.sub(r"[\d.]+", "#", page_text(page)) for page in pages)
+    assert first == second and page_text(pages[0]) != page_text(pages[1])
+
+
+def test_finqa_schema():
+    record = generate_finqa(1)[0]
+    source = parse_records([record], "x.json")
+    (example,) = source.examples
+    assert source.schema == "finqa"
+    assert example.page.text == " ".join(record["pre_text"]) + str(record["table"]) + " ".join(record["post_text"])
+    assert example.fact == " ".join(record["qa"]["gold_inds"].values())
+    assert example.numeric == f"Question: {record['qa']['question']} Context: {example.fact}"
+    assert example.gold == list(record["qa"]["gold_inds"])
+    assert example.facts["text_0"] == record["pre_text"][0]
+    assert f"text_{len(record['pre_text'])}" in example.facts and f"table_{len(record['table']) - 1}" in example.facts
+    assert example.page.year and example.page.company
+
+
+def test_flat_finqa_schema_of_the_hub_reads_like_the_nested_one():
+    record = generate_finqa(1)[0]
+    flat = {k: v for k, v in record.items() if k != "qa"} | {
+        "question": record["qa"]["question"], "answer": record["qa"]["answer"], "final_result": record["qa"]["exe_ans"],
+        "gold_evidence": list(record["qa"]["gold_inds"].values()),
+    }  # fmt: skip
+    (a,), (b,) = parse_records([record], "n").examples, parse_records([flat], "f").examples
+    assert (a.question, a.page, a.fact, a.number) == (b.question, b.page, b.fact, b.number)
+
+
+def test_evidence_schema_executes_its_program():
+    record = {"question": "q?", "facts": ["a fact"], "table": [["", "2009"], ["x", "637"]], "program": "divide(637, const_5)"}
+    (example,) = parse_records([record], "x").examples
+    assert example.number == pytest.approx(127.4) and example.fact == "a fact"
+    assert example.page.text == "a fact" + str(record["table"])
+
+
+def test_tatqa_schema(tatqa_contexts):
+    source = parse_records(tatqa_contexts, "t.json")
+    change, percent, span = source.examples
+    assert source.schema == "tatqa" and len(source.pages) == 1
+    assert change.number == -12.6 and percent.number == pytest.approx(-0.2222) and math.isnan(span.number)
+    assert "the Other of Years ended 2019 is 44.1" in change.fact and span.fact == "Most contracts are fixed-price."
+
+
+def test_financebench_and_corpus_schemas(tmp_path):
+    bench = parse_records([{"question": "q?", "answer": "$ 5.0", "evidence": [{"evidence_text": "page one"}]}], "b")
+    assert bench.schema == "financebench" and bench.examples[0].page.text == "page one" and bench.examples[0].number == 5
+    path = tmp_path / "pages.jsonl.gz"
+    with gzip.open(path, "wt") as file:
+        file.write(json.dumps({"text": "a page", "document": "X_2015", "page": 3, "company": "X", "year": 2015}) + "\n")
+    source = load_source(str(path))
+    assert source.schema == "corpus" and not source.examples
+    assert source.pages["X_2015/3"].year == 2015
+
+
+def test_evaluation_never_reaches_training_by_question_page_or_text(tmp_path):
+    records = generate_finqa(3)
+    held = [r for r in records if r["filename"] == records[0]["filename"]]
+    same_page = records[0] | {"id": "other", "filename": "ELSE/2001/page_1.pdf"}
+    same_page = same_page | {"qa": same_page["qa"] | {"question": "another question about the same text?"}}
+    far = next(r for r in records if r["filename"].split("/")[0] != records[0]["filename"].split("/")[0])
+    same_question = far | {"qa": far["qa"] | {"question": held[0]["qa"]["question"].upper()}}
+    others = [r for r in records if r["filename"].split("/")[0] != records[0]["filename"].split("/")[0]]
+    (tmp_path / "train.json").write_text(json.dumps([*held, same_page, same_question, *others]))
+    (tmp_path / "eval.json").write_text(json.dumps(held))
+    data = load_data([str(tmp_path / "train.json")], [str(tmp_path / "eval.json")])
+    assert len(data.train) == len(others)
+    assert sum(data.dropped.values()) == len(held) + 2
+    runs = set().union(*(shingles(e.page.text) for e in data.eval_examples))
+    assert all(runs.isdisjoint(shingles(e.page.text) | shingles(e.numeric)) for e in data.train)
+
+
+def test_separation_sees_part_of_a_page():
+    page = parse_records(generate_finqa(1)[:1], "x").examples
+    separation = Separation.of(page)
+    words = page[0].page.text.split()
+    assert separation.leaks("Something else first. " + " ".join(words[10:40]))
+    assert not separation.leaks("nothing of the kind is written here and nothing at all is shared with that page")
+
+
+def test_local_files_without_eval_data_hold_out_whole_companies(finqa_files):
+    data = load_data([finqa_files["train"]], holdout=0.4)
+    assert data.train and data.eval_examples
+    assert not {e.page.company for e in data.train} & {e.page.company for e in data.eval_examples}
+
+
+def test_dataset_columns(finqa_files):
+    dataset = load_data([finqa_files["train"]], [finqa_files["eval"]]).dataset_dict()
+    assert set(dataset) == {"train", "evaluation"}
+    assert set(dataset["train"].column_names) == {"question", "page", "fact", "numeric", "number", "page_id", "company", "year"}
+    row = dataset["train"][0]
+    assert row["numeric"] == numeric_text(row["question"], row["fact"])
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("not json", r"x\.json: is no JSON"),
+        (json.dumps([{"a": 1}]), r"x\.json: fields a; expected FinQA"),
+        ("[]", r"x\.json: no records"),
+        (json.dumps([generate_finqa(1)[0], {"id": "bad", "qa": {}, "pre_text": [], "table": []}]), r"1 of 2 records .* record 1 \(bad\).*--skip-invalid"),
+    ],
+)  # fmt: skip
+def test_bad_files_are_one_clear_line(tmp_path, content, message):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(DataError, match=message) as error:
+        load_source(str(tmp_path / "x.json"))
+    assert "\n" not in str(error.value)
+
+
+def test_skip_invalid_counts_what_it_leaves_out():
+    good = generate_finqa(1)[0]
+    source = parse_records(
+        [good, good | {"qa": {"question": " "}}, good | {"pre_text": [], "post_text": [], "table": []}], "x", skip_invalid=True
+    )
+    assert source.skipped == 2 and len(source.examples) == 1
+
+
+def test_missing_file_and_unreachable_hub(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        load_source(str(tmp_path / "none.json"))
+    with pytest.raises(DataError, match="neither a local file nor loadable from the Hub"):
+        load_source("nobody/nothing-of-this-name")
+
+
+def test_nothing_left_to_train_on(finqa_files):
+    with pytest.raises(DataError, match="nothing left to train on"):
+        load_data([finqa_files["eval"]], [finqa_files["eval"]])

@@ -1,0 +1,108 @@
+"""The saved folder opens every door with the same vectors and without a word, in a process without this project."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from finmatryoshka.sentence_transformers_config.folder import write_folder, written_whole
+
+TEXTS = ["what was the net sales of alder foods in 2015?", "notes and loans outstanding , in thousands", "land " * 90]
+DOORS = """
+import json, sys, numpy as np, torch
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoTokenizer
+folder, texts = sys.argv[1] if len(sys.argv) > 1 else FOLDER, TEXTS
+def unit(x): return x / np.linalg.norm(x, axis=-1, keepdims=True)
+plain = SentenceTransformer(folder)
+native = AutoModel.from_pretrained(folder)
+custom = AutoModel.from_pretrained(folder, trust_remote_code=True)
+trusted = SentenceTransformer(folder, trust_remote_code=True)
+truncated = SentenceTransformer(folder, truncate_dim=16)
+tokens = AutoTokenizer.from_pretrained(folder)(texts, padding=True, truncation=True, max_length=plain.max_seq_length, return_tensors="pt")
+with torch.no_grad():
+    hidden, by_hand = native(**{k: v for k, v in tokens.items() if k in native.forward.__code__.co_varnames or k != "token_type_ids"})[0], custom.eval()(**tokens)
+reference = plain.encode(texts)
+differences = {
+    "trusted": np.abs(trusted.encode(texts) - reference).max(),
+    "query": np.abs(plain.encode_query(texts) - custom.encode(texts, prompt_name="query")).max(),
+    "document": np.abs(plain.encode_document(texts) - custom.encode(texts, prompt_name="document")).max(),
+    "encode": np.abs(custom.encode(texts) - reference).max(),
+    "forward": np.abs(by_hand.embeddings[32].numpy() - reference).max(),
+    "hidden": (by_hand.last_hidden_state - hidden).abs().max().item(),
+    "truncated": np.abs(truncated.encode(texts) - reference[:, :16]).max(),
+    "normalised": np.abs(truncated.encode(texts, normalize_embeddings=True) - custom.encode(texts, dim=16)).max(),
+}
+print(json.dumps({name: float(value) for name, value in differences.items()}))
+print(json.dumps([type(native).__name__, type(custom).__name__, list(map(float, custom.predict_number(texts)))]))
+print(json.dumps(reference.tolist()))
+"""
+
+
+@pytest.mark.parametrize("backbone, native", [("bert", "BertModel"), ("nomic_bert", "NomicBertModel"), ("modernbert", "ModernBertModel")])
+def test_every_door_gives_the_same_vectors_without_a_word(trained_folders, run_outside, tmp_path, backbone, native):
+    folder = trained_folders[backbone]
+    differences, types, reference = map(json.loads, run_outside(f"FOLDER, TEXTS = {folder!r}, {TEXTS!r}\n" + DOORS, tmp_path).splitlines())
+    assert all(value < 1e-5 for value in differences.values()), differences
+    assert types[:2] == [native, "FinMatryoshkaModel"] and np.isfinite(types[2]).all()
+    np.testing.assert_allclose(np.linalg.norm(reference, axis=1), 1, atol=1e-5)
+
+
+def test_layout(trained_folders):
+    folder = Path(trained_folders["nomic_bert"])
+    assert [m["type"] for m in json.loads((folder / "modules.json").read_text())] == [
+        f"sentence_transformers.models.{name}" for name in ("Transformer", "Pooling", "Dense", "Normalize")
+    ]
+    assert (folder / "2_Dense" / "model.safetensors").is_file()
+    dense = json.loads((folder / "2_Dense" / "config.json").read_text())  # what sentence-transformers 2 to 4 take, no more
+    assert set(dense) == {"in_features", "out_features", "bias", "activation_function"}
+    assert json.loads((folder / "1_Pooling" / "config.json").read_text())["pooling_mode_mean_tokens"] is True
+    assert json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"] == 64
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    assert tokenizer["model_max_length"] == 64 and "max_length" not in tokenizer
+    settings = json.loads((folder / "config_sentence_transformers.json").read_text())
+    assert settings["prompts"] == {"query": "search_query: ", "document": "search_document: "}
+    assert settings["similarity_fn_name"] == "cosine"
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        assert not any(name.startswith(("projection", "numeric", "nomic_bert")) for name in weights.keys())
+    assert not list(folder.rglob("*.bin"))
+
+
+def test_further_training_from_a_published_folder_keeps_heads_and_scale(trained_folders, train_flags, tmp_path):
+    from finmatryoshka import train_st
+    from finmatryoshka.modeling_finmatryoshka import FinMatryoshkaModel
+
+    first = trained_folders["bert"]
+    out = tmp_path / "more"
+    flags = train_flags(first, output_dir=out, max_steps=1, learning_rate=0.0, numeric_learning_rate=0.0, skip_evaluation=True)
+    assert train_st.main(flags) == 0
+    a, b = (FinMatryoshkaModel.from_pretrained(path) for path in (first, out))
+    assert (a.config.numeric_mean, a.config.numeric_std) == (b.config.numeric_mean, b.config.numeric_std) != (0.0, 1.0)
+    for (name, before), after in zip(a.state_dict().items(), b.state_dict().values()):
+        np.testing.assert_allclose(before.numpy(), after.numpy(), atol=1e-7, err_msg=name)
+
+
+def test_a_failed_save_leaves_the_old_folder_and_nothing_else(tmp_path):
+    target = tmp_path / "model"
+    with written_whole(target) as folder:
+        (folder / "a").write_text("good")
+    with pytest.raises(RuntimeError):
+        with written_whole(target) as folder:
+            (folder / "a").write_text("half")
+            raise RuntimeError("disk full")
+    assert (target / "a").read_text() == "good"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_write_folder_replaces_only_when_complete(trained_folders, tmp_path, monkeypatch):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(trained_folders["bert"], trust_remote_code=True)
+    write_folder(model, tmp_path / "m", {"README.md": "one"})
+    monkeypatch.setattr("finmatryoshka.sentence_transformers_config.folder.write_layout", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_folder(model, tmp_path / "m", {"README.md": "two"})
+    assert (tmp_path / "m" / "README.md").read_text() == "one"
+    assert len(list(tmp_path.iterdir())) == 1

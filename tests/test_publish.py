@@ -1,0 +1,202 @@
+"""Publishing to a Hub on loopback with the real client, and loading from it in fresh processes with empty caches."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from safetensors.torch import load_file, save_file
+
+from finmatryoshka.eval import __main__ as evaluation
+from finmatryoshka.sentence_transformers_config import __main__ as cli
+from finmatryoshka.sentence_transformers_config.check import check_folder
+from finmatryoshka.sentence_transformers_config.publish import PublishError, publish
+
+from conftest import DIMS
+from loopback_hub import TOKEN, LoopbackHub
+
+REPO = "org/finmatryoshka"
+TEXTS = ["what was the net sales of alder foods in 2015?", "notes and loans outstanding"]
+
+
+@pytest.fixture(scope="module")
+def ready(trained_folders, finqa_files, tmp_path_factory) -> Path:
+    """A trained folder with its evaluation and card: fit to publish."""
+    folder, results = tmp_path_factory.mktemp("ready") / "model", tmp_path_factory.mktemp("evaluated") / "r"
+    shutil.copytree(trained_folders["nomic_bert"], folder)
+    arguments = [str(folder), "--data", finqa_files["eval"], "--train_data", finqa_files["train"], "--dims", *map(str, DIMS),
+                 "--sections", "retrieval", "numbers", "cost", "--output", str(results)]  # fmt: skip
+    assert evaluation.main(arguments) == 0
+    assert cli.main(["card", str(folder), "--results", str(results), "--repo_id", REPO]) == 0
+    return folder
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    hub = LoopbackHub()
+    yield hub
+    hub.close()
+
+
+def api(hub, token=TOKEN) -> HfApi:
+    return HfApi(endpoint=hub.url, token=token)
+
+
+@pytest.fixture(autouse=True)
+def plain_transfers(monkeypatch):
+    """No Xet and no offline switch: this Hub speaks LFS on loopback."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub._commit_api.is_xet_available", lambda: False)
+
+
+def test_card_validates_and_its_figures_are_the_results(ready):
+    card = ModelCard.load(ready / "README.md")
+    results = json.loads((ready / "results.json").read_text())
+    name, stated = model_index_to_eval_results(card.data.to_dict()["model-index"])
+    (model,) = results["models"]
+    (task,) = results["retrieval"].values()
+    assert [r.metric_value for r in stated] == [round(task["systems"][model][str(d)]["ndcg@10"], 4) for d in DIMS]
+    assert card.data.pipeline_tag == "sentence-similarity" and card.data.library_name == "sentence-transformers"
+    assert card.data.license == "apache-2.0" and card.data.language == ["en"] and card.data.to_dict()["widget"][0]["sentences"]
+    for value in ("nDCG", "predict_number", "revision", "Limits", "normalize_embeddings=True"):
+        assert value in card.text or value in card.content
+    assert "{{" not in card.content and "/tmp" not in card.content
+
+
+@pytest.fixture
+def checked(monkeypatch):
+    """A folder whose check is known to pass, so that a test of the sending need not wait for it."""
+    monkeypatch.setattr("finmatryoshka.sentence_transformers_config.publish.check_folder", lambda folder: [])
+
+
+def test_publish_then_every_client_opens_it_from_empty_caches(ready, hub, tmp_path):
+    url = publish(ready, REPO, api=api(hub))
+    assert len(hub.repos[REPO]["commits"]) == 1 and hub.repos[REPO]["private"] is True
+    sha = hub.head(REPO)
+    assert url.endswith(sha)
+    assert set(hub.files(REPO)) == {str(p.relative_to(ready)) for p in ready.rglob("*") if p.is_file()}
+    code = f"""
+import sys; sys.modules["finmatryoshka"] = None
+import json, transformers
+transformers.utils.logging.disable_progress_bar()
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel
+texts = {TEXTS!r}
+plain = SentenceTransformer({REPO!r}, truncate_dim=16).encode(texts, normalize_embeddings=True)
+custom = AutoModel.from_pretrained({REPO!r}, trust_remote_code=True, revision={sha!r}, code_revision={sha!r})
+print(json.dumps([plain.tolist(), custom.encode(texts, dim=16).tolist(), custom.predict_number(texts).tolist()]))
+"""
+    import os
+
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0",
+                                "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_TOKEN": TOKEN}  # fmt: skip
+    environment.pop("HF_MODULES_CACHE", None)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    plain, custom, numbers = json.loads(done.stdout.splitlines()[-1])
+    from sentence_transformers import SentenceTransformer
+
+    reference = SentenceTransformer(str(ready), truncate_dim=16).encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(plain, reference, atol=1e-5)
+    np.testing.assert_allclose(custom, reference, atol=1e-5)
+    assert np.isfinite(numbers).all() and TOKEN not in done.stderr + done.stdout
+
+
+def test_publishing_again_is_another_commit_and_public_when_asked(ready, hub):
+    publish(ready, REPO, public=True, api=api(hub))
+    assert hub.repos[REPO]["private"] is False
+    first = hub.head(REPO)
+    hub.repos[REPO]["commits"][0][1]["stale.txt"] = b"of an older version"
+    publish(ready, REPO, api=api(hub))  # create_repo answers 409: the repository is there already
+    assert len(hub.repos[REPO]["commits"]) == 2 and hub.head(REPO) == first and "stale.txt" not in hub.files(REPO)
+
+
+@pytest.mark.parametrize("where, status", [("PUT /upload", 400), ("/commit/", 500), ("/commit/", 409), ("/preupload/", 400)])
+def test_a_failed_upload_leaves_the_remote_as_it_was_and_can_be_repeated(ready, hub, checked, where, status):
+    publish(ready, REPO, api=api(hub))
+    before = hub.head(REPO), dict(hub.files(REPO))
+    hub.objects.clear()  # so that the weights are sent again
+    hub.fail[where] = [status]
+    with pytest.raises(PublishError, match=f"the Hub answered {status}.*publish again"):
+        publish(ready, REPO, api=api(hub))
+    assert (hub.head(REPO), hub.files(REPO)) == before
+    publish(ready, REPO, api=api(hub))
+    assert hub.files(REPO) == before[1]
+
+
+def test_an_upload_cut_off_on_the_way_is_tried_again_and_then_given_up(ready, hub, checked, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the client's own retries
+    hub.fail["PUT /upload"] = [0]
+    publish(ready, REPO, api=api(hub))
+    before = hub.head(REPO)
+    hub.objects.clear()
+    hub.fail["PUT /upload"] = [0] * 100
+    with pytest.raises(PublishError, match="publish again"):
+        publish(ready, REPO, api=api(hub))
+    assert hub.head(REPO) == before
+
+
+def test_a_busy_hub_is_asked_again(ready, hub, checked):
+    hub.fail["/preupload/"] = [503, 503]
+    publish(ready, REPO, api=api(hub))
+    assert sum("/preupload/" in line for line in hub.log) >= 3 and hub.files(REPO)
+
+
+def test_a_wrong_token_is_said_without_being_shown(ready, hub):
+    with pytest.raises(PublishError, match="401: the token is missing or wrong") as error:
+        publish(ready, REPO, api=api(hub, token="hf_wrong_secret"))
+    assert "hf_wrong_secret" not in str(error.value) and not hub.repos
+
+
+def _broken(ready: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ready, tmp_path / "broken"))
+
+
+def test_a_folder_that_fails_its_check_is_refused_with_the_list(ready, hub, tmp_path):
+    assert check_folder(ready) == []
+    folder = _broken(ready, tmp_path)
+    heads = load_file(folder / "heads.safetensors")
+    heads["projection.weight"][0, 0] = float("nan")
+    save_file(heads, folder / "heads.safetensors", metadata={"format": "pt"})
+    (folder / "optimizer.pt").write_bytes(b"x")
+    (folder / "tokenizer.json").unlink()
+    results = json.loads((folder / "results.json").read_text())
+    (task,), (name,) = results["retrieval"].values(), results["models"]
+    task["systems"][name]["16"]["ndcg@10"] = 0.99
+    (folder / "results.json").write_text(json.dumps(results))
+    with pytest.raises(PublishError) as error:
+        publish(folder, REPO, api=api(hub))
+    for part in ("projection.weight has NaN", "optimizer.pt: only safetensors", "tokenizer.json: missing", "results.json says 0.99"):
+        assert part in str(error.value)
+    assert not hub.log
+
+
+def test_a_door_with_other_vectors_is_found(ready, tmp_path):
+    folder = _broken(ready, tmp_path)
+    dense = load_file(folder / "2_Dense" / "model.safetensors")
+    save_file({name: tensor * -1 for name, tensor in dense.items()}, folder / "2_Dense" / "model.safetensors")
+    assert any(problem.startswith("door AutoModel with trust_remote_code: vectors differ") for problem in check_folder(folder))
+
+
+def test_dry_run_lists_files_sizes_and_the_card_and_sends_nothing(ready, capsys):
+    assert cli.main(["publish", str(ready), "--repo_id", REPO, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "model.safetensors" in out and "pipeline_tag: sentence-similarity" in out
+    assert cli.main(["check", str(ready)]) == 0
+
+
+def test_training_publishes_what_it_trained(train_flags, hub, tmp_path, monkeypatch, capsys):
+    from finmatryoshka import train_st
+
+    monkeypatch.setattr("finmatryoshka.sentence_transformers_config.publish.HfApi", lambda: api(hub))
+    flags = train_flags(output_dir=tmp_path / "m", max_steps=1)
+    assert train_st.main([*flags, "--push_to_hub", "true"]) == 2  # no repository named: said before training
+    assert "name the repository with --hub_model_id" in capsys.readouterr().err and not (tmp_path / "m").exists()
+    assert train_st.main([*flags, "--push_to_hub", "true", "--hub_model_id", "org/trained"]) == 0
+    assert {"results.json", "README.md", "quality_over_dimension.png"} <= set(hub.files("org/trained"))
+    assert len(hub.repos["org/trained"]["commits"]) == 1

@@ -1,0 +1,232 @@
+"""training/search.py: resume after a kill, sharing, pruning, failing trials, memory, and parameters that give their score again."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import optuna
+import psutil
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from finmatryoshka import train_st
+from finmatryoshka.training.search import Search, SearchError, check_space, failure_reason, main, open_storage, write_results
+
+from conftest import ROOT
+
+SMALL = {
+    "per_device_train_batch_size": {"choices": [4, 8]},
+    "gradient_accumulation_steps": {"choices": [1, 2]},
+    "learning_rate": {"low": 1e-5, "high": 1e-3, "log": True},
+}
+
+
+@pytest.fixture
+def recipe(train_flags, tmp_path) -> str:
+    """A recipe file of a tiny run: 24 pairs a trial."""
+    flags, values = train_flags(output_dir=tmp_path / "out", max_steps=3), {}
+    for flag in flags:
+        if flag.startswith("--"):
+            values[flag[2:]] = name = []
+        else:
+            name.append(yaml.safe_load(flag))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({k: v[0] if len(v) == 1 else v for k, v in values.items()}))
+    return str(path)
+
+
+def search(recipe, tmp_path, trials=3, space=SMALL, **changes) -> Search:
+    return Search([recipe], trials, space, f"sqlite:///{tmp_path}/study.db", dim=16, **changes)
+
+
+def finished(study):
+    return [t for t in study.get_trials() if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+
+
+def test_best_parameters_give_the_best_score_again_exactly(recipe, tmp_path, capsys):
+    space = tmp_path / "space.yaml"
+    space.write_text(yaml.safe_dump(SMALL | {"matryoshka_weights": {"choices": [[1, 1, 1], [1, 2, 4]]}}))
+    main([recipe, "--trials", "3", "--dim", "16", "--space", str(space), "--output", str(tmp_path / "s")])
+    best = yaml.safe_load((tmp_path / "s" / "best_params.yaml").read_text())
+    study = optuna.load_study(study_name="finmatryoshka", storage=f"sqlite:///{tmp_path}/s/study.db")
+    report = train_st.train(*train_st.parse_arguments([str(tmp_path / "s" / "best_params.yaml")]))
+    (task,) = report["retrieval"].values()
+    assert task["model"][16] == study.best_value
+    assert len(best["matryoshka_weights"]) == 3
+    assert {p.name for p in (tmp_path / "s").glob("*.png")} == {"history.png", "importance.png", "parallel_coordinate.png"}
+    rows = list(csv.DictReader((tmp_path / "s" / "trials.csv").open()))
+    assert len(rows) == 3 and all(float(row["user_attrs_seconds"]) > 0 for row in rows)
+    # batch × accumulation changes the steps, not the examples seen (up to the last step)
+    assert all(abs(int(row["user_attrs_examples"]) - 24) <= 8 for row in rows)
+    assert "[3/3] trial" in capsys.readouterr().out
+
+
+def _command(recipe, tmp_path, trials) -> list[str]:
+    space = tmp_path / "space.yaml"
+    space.write_text(yaml.safe_dump(SMALL))
+    return [sys.executable, str(ROOT / "train_st.py"), "search", recipe, "--trials", str(trials), "--dim", "16", "--space", str(space),
+            "--output", str(tmp_path / "s"), "--heartbeat", "1"]  # fmt: skip
+
+
+def _study(tmp_path):
+    return optuna.load_study(study_name="finmatryoshka", storage=f"sqlite:///{tmp_path}/s/study.db")
+
+
+def test_killed_in_mid_trial_and_started_again(recipe, tmp_path):
+    process = subprocess.Popen(_command(recipe, tmp_path, 4), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline, states = time.time() + 180, []
+    while time.time() < deadline and process.poll() is None:
+        if (tmp_path / "s" / "study.db").exists():
+            try:
+                states = [t.state for t in _study(tmp_path).get_trials()]
+            except Exception:  # the tables are being made
+                states = []
+            if TrialState.COMPLETE in states and TrialState.RUNNING in states:
+                break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and TrialState.COMPLETE in states
+    before = {t.number: t.value for t in _study(tmp_path).get_trials() if t.state == TrialState.COMPLETE}
+    done = subprocess.run(_command(recipe, tmp_path, 4), cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    study = _study(tmp_path)
+    assert {t.number: t.value for t in study.get_trials() if t.number in before} == before  # finished trials stay
+    broken = [t for t in study.get_trials() if t.state == TrialState.FAIL]
+    assert len(broken) == 1 and "reason" not in broken[0].user_attrs
+    retried = [t for t in study.get_trials() if t.system_attrs.get("failed_trial") == broken[0].number]
+    assert len(retried) == 1 and retried[0].state in (TrialState.COMPLETE, TrialState.PRUNED)
+    assert len(finished(study)) == 4  # the total is what was asked for
+
+
+def test_two_processes_share_the_trials_without_doing_one_twice(recipe, tmp_path):
+    (tmp_path / "s").mkdir()
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            _command(recipe, tmp_path, 6), cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=280) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    slots = [t.user_attrs["slot"] for t in finished(_study(tmp_path))]
+    assert sorted(slots) == list(range(6))
+    assert all("trial" in out for out, _ in outputs)  # both worked
+
+
+def test_processes_that_start_at_the_same_moment_find_one_storage(tmp_path):
+    for study in range(3):  # without the second try most of these fail
+        barrier, opened = threading.Barrier(4), []
+
+        def start():
+            barrier.wait()
+            opened.append(open_storage(f"sqlite:///{tmp_path}/{study}.db", heartbeat=1))
+
+        threads = [threading.Thread(target=start) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(opened) == 4
+
+
+def test_a_storage_that_cannot_be_opened_is_one_line_without_its_password(tmp_path):
+    for url in (f"sqlite:///{tmp_path}/none/study.db", "nosuch://me:secret@host/db", "no url"):
+        with pytest.raises(SearchError, match="--storage .*: cannot be opened") as raised:
+            open_storage(url, heartbeat=1)
+        assert "secret" not in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_hopeless_trials_are_pruned_and_a_search_without_result_says_so(recipe, tmp_path):
+    run = search(recipe, tmp_path, 2)
+    run.study.pruner = optuna.pruners.ThresholdPruner(lower=1.1)
+    study = run.run()
+    assert [t.state for t in study.get_trials()] == [TrialState.PRUNED] * 2 and all(t.intermediate_values for t in study.get_trials())
+    with pytest.raises(SearchError, match="no trial finished"):
+        write_results(run, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_nan_losses_are_recorded_and_three_in_a_row_stop_the_search(recipe, tmp_path):
+    space = {
+        "learning_rate": {"choices": [1e30]},
+        "per_device_train_batch_size": {"choices": [4]},
+        "gradient_accumulation_steps": {"choices": [1]},
+    }
+    run = search(recipe, tmp_path, 5, space)
+    with pytest.raises(SearchError, match="three trials in a row failed: the loss or a vector is NaN or infinite; lower the learning rate"):
+        run.run()
+    failed = [t for t in run.study.get_trials() if "reason" in t.user_attrs]
+    assert len(failed) == 3 and all(t.state == TrialState.FAIL for t in failed)
+
+
+def test_a_failing_trial_does_not_stop_the_others(recipe, tmp_path, monkeypatch):
+    real, calls = train_st.train, []
+
+    def sometimes(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 TB")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(train_st, "train", sometimes)
+    study = search(recipe, tmp_path, 3).run()
+    assert [t.user_attrs.get("reason") for t in study.get_trials()] == [None, "out of memory", None]
+    assert failure_reason(MemoryError()) == "out of memory"
+
+
+def test_two_objectives_give_a_front(recipe, tmp_path):
+    run = search(recipe, tmp_path, 2, objectives=("quality", "numbers"))
+    study = run.run()
+    assert all(len(t.values) == 2 for t in study.get_trials()) and study.best_trials
+    write_results(run, tmp_path / "r")
+    assert (tmp_path / "r" / "best_params.yaml").is_file()
+
+
+def test_memory_stays_flat_over_trials(recipe, tmp_path):
+    run, resident = search(recipe, tmp_path, 10), []
+    release = run._tell
+
+    def measured(failures):
+        tell = release(failures)
+
+        def callback(study, trial):
+            tell(study, trial)
+            resident.append(psutil.Process().memory_info().rss)
+
+        return callback
+
+    run._tell = measured
+    run.run()
+    assert len(resident) == 10 and resident[9] < 1.05 * resident[1]
+
+
+@pytest.mark.parametrize(
+    "space, message",
+    [
+        ({"learning_rate": {"low": 1e-3, "high": 1e-6, "log": True}}, "learning_rate has low 0.001 and high 1e-06"),
+        ({"momentum": {"low": 0, "high": 1}}, "unknown name 'momentum'"),
+        ({"learning_rate": {"low": 0, "high": 1, "log": True}}, "low must be above 0"),
+        ({"temperature": 0.1}, "needs 'low' and 'high', or 'choices'"),
+        ({"temperature": {"choices": []}}, "needs 'low' and 'high', or 'choices'"),
+    ],
+)
+def test_bad_spaces(space, message):
+    with pytest.raises(SearchError, match=message):
+        check_space(space)
+
+
+def test_the_missions_space_is_the_default_and_can_be_narrowed():
+    assert check_space({})["learning_rate"] == {"low": 1e-6, "high": 1e-3, "log": True}
+    assert "temperature" not in check_space({"temperature": None})
+
+
+def test_bad_arguments_are_one_line(recipe, tmp_path, capsys):
+    for flags in (["--dim", "100"], ["--trials", "0"], ["--space", str(tmp_path / "none.yaml")]):
+        assert train_st.main(["search", recipe, "--output", str(tmp_path / "s"), *flags]) == 2
+        assert capsys.readouterr().err.count("error: ") == 1

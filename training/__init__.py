@@ -1,0 +1,1 @@
+"""What ``train_st.py`` is made of: data, numbers, losses, the trainer and the search over hyper-parameters."""

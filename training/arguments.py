@@ -1,0 +1,129 @@
+"""The three groups of arguments that ``train_st.py`` takes, as flags or as one YAML/JSON file."""
+
+from dataclasses import dataclass, field
+from typing import Optional
+
+import torch
+from sentence_transformers import SentenceTransformerTrainingArguments
+from sentence_transformers.base.training_args import BatchSamplers
+
+
+@dataclass
+class ModelArguments:
+    """What is trained: the backbone, its reading length and its heads."""
+
+    backbone: str = field(
+        default="nomic-ai/nomic-embed-text-v1.5",
+        metadata={"help": "Hub id or folder of a BERT, NomicBert or ModernBERT encoder; 'minilm' is the packaged one."},
+    )
+    base: Optional[str] = field(
+        default=None, metadata={"help": "The untouched encoder to compare with, where --backbone is a trained folder."}
+    )
+    matryoshka_dims: list[int] = field(
+        default_factory=lambda: [256, 128, 64],
+        metadata={"help": "Strictly decreasing embedding widths; the first is the projection's."},
+    )
+    max_seq_length: Optional[int] = field(
+        default=None,
+        metadata={"help": "Tokens read of a text; beyond the backbone's positions these are extended. Default: the backbone's."},
+    )
+    backbone_dropout: float = field(default=0.0, metadata={"help": "The backbone's dropout while training."})
+    projection_init: str = field(
+        default="pca", metadata={"help": "Where the projection starts: 'pca' of base embeddings, or 'identity' (a slice)."}
+    )
+    query_prompt: Optional[str] = field(default=None, metadata={"help": "Text before a query. Default: nomic's, else none."})
+    document_prompt: Optional[str] = field(default=None, metadata={"help": "Text before a page, likewise."})
+    attn_implementation: str = field(default="sdpa", metadata={"help": "'sdpa' or 'eager' attention while training."})
+
+
+@dataclass
+class DataArguments:
+    """What it is trained and measured on."""
+
+    data: list[str] = field(
+        default_factory=lambda: ["dreamerdeo/finqa"],
+        metadata={"help": "Training sources: Hub ids and local FinQA or TAT-QA files, several at once; 'sample' is generated."},
+    )
+    eval_data: Optional[list[str]] = field(
+        default=None, metadata={"help": "Evaluation sources. Default: the Hub's validation split, or a tenth of the pages."}
+    )
+    corpus: Optional[list[str]] = field(default=None, metadata={"help": "Unlabelled pages (JSONL with 'text') that are searched too."})
+    synthesize: Optional[list[str]] = field(
+        default=None, metadata={"help": "Unlabelled pages to make training questions from (training/synthesis.py)."}
+    )
+    synthetic_pairs: int = field(default=10000, metadata={"help": "How many synthetic (question, page) pairs."})
+    fresh_pairs: int = field(
+        default=2000, metadata={"help": "Synthetic pairs from pages set aside for --refit_projection, beside the labelled ones."}
+    )
+    page_words: Optional[int] = field(
+        default=None, metadata={"help": "Train on a window of so many words of each page, around the evidence where known."}
+    )
+    fact_pairs: int = field(
+        default=0, metadata={"help": "Also train on so many (question, facts) pairs with their numbers, labelled and synthetic."}
+    )
+    labelled_repeats: int = field(default=1, metadata={"help": "How often an epoch repeats the labelled pairs."})
+    skip_invalid: bool = field(default=False, metadata={"help": "Leave out records without question or page."})
+    holdout: float = field(default=0.1, metadata={"help": "Share of pages held out where --eval_data names none."})
+
+
+@dataclass
+class FinTrainingArguments(SentenceTransformerTrainingArguments):
+    """sentence-transformers' training arguments, with the loss's and this project's defaults."""
+
+    output_dir: str = field(default="finmatryoshka-model", metadata={"help": "The folder to write when training is done."})
+    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate of AdamW."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Pairs per step and process."})
+    num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the training data."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up, or their share where below 1."})
+    weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay."})
+    batch_sampler: str = field(
+        default=BatchSamplers.NO_DUPLICATES.value, metadata={"help": "No page twice in a batch, so that no page is its own negative."}
+    )
+    save_strategy: str = field(default="no", metadata={"help": "'steps' writes checkpoints to OUTPUT_DIR.run."})
+    logging_steps: float = field(default=0.1, metadata={"help": "Steps between log lines, or their share."})
+    report_to: str = field(default="none", metadata={"help": "Where else to log."})
+    temperature: float = field(default=0.05, metadata={"help": "Of the ranking softmax."})
+    numeric_weight: float = field(default=0.1, metadata={"help": "Weight of the numeric loss beside the ranking loss."})
+    numeric_learning_rate: float = field(
+        default=1e-3, metadata={"help": "Peak learning rate of the numeric heads, which start from nothing."}
+    )
+    matryoshka_weights: Optional[list[float]] = field(default=None, metadata={"help": "One per dimension, largest first."})
+    mini_batch_size: Optional[int] = field(
+        default=None, metadata={"help": "GradCache: pairs per forward, for batches that do not fit in memory."}
+    )
+    precision: Optional[str] = field(
+        default=None, metadata={"help": "fp16, bf16 or fp32. Default: fp16 on CUDA, bf16 where the CPU has it, else fp32."}
+    )
+    refit_projection: bool = field(
+        default=False, metadata={"help": "Refit the projection on the finished backbone's vectors (training/heads.py)."}
+    )
+    refit_heads: bool = field(default=False, metadata={"help": "Refit the numeric heads on the finished embeddings (training/heads.py)."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace OUTPUT_DIR (when the new folder is complete)."})
+    keep_checkpoints: bool = field(default=False, metadata={"help": "Keep OUTPUT_DIR.run after the folder is written."})
+    skip_evaluation: bool = field(default=False, metadata={"help": "Write the folder without the closing table."})
+    average_with_base: float = field(
+        default=0.0, metadata={"help": "Share of the backbone's starting weights in the final ones (weight averaging)."}
+    )
+
+    def __post_init__(self):
+        # transformers wants to be told before it accepts bf16 without a GPU
+        self.use_cpu = self.use_cpu or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+        self.precision = self.precision or best_precision()
+        if self.precision not in ("fp16", "bf16", "fp32"):
+            raise ValueError(f"--precision {self.precision}: fp16, bf16 or fp32")
+        if self.precision == "fp16" and (self.use_cpu or not torch.cuda.is_available()):
+            raise ValueError("--precision fp16 needs a GPU and this run is on the CPU; use bf16 or fp32")
+        self.fp16, self.bf16 = self.precision == "fp16", self.precision == "bf16"
+        self.learning_rate_mapping = {r"numeric_heads": self.numeric_learning_rate}
+        # 'true' and 'false' are what a flag can say
+        if isinstance(self.resume_from_checkpoint, str) and self.resume_from_checkpoint.lower() in ("true", "false"):
+            self.resume_from_checkpoint = self.resume_from_checkpoint.lower() == "true"
+        super().__post_init__()
+
+
+def best_precision() -> str:
+    """fp16 on CUDA, bf16 where the CPU multiplies it natively (AVX512-BF16 or AMX), else fp32."""
+    if torch.cuda.is_available():
+        return "fp16"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if native else "fp32"

