@@ -1,6 +1,7 @@
 """The model card: our template filled from ``training.json`` and a results file; no figure is typed by hand."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -146,10 +147,10 @@ def training_section(training: dict, used: list[str]) -> str:
     digests = training["sources_sha256"] | training.get("synthesized_sha256", {})
     for name, digest in digests.items():
         use = uses.get(name, "unlabelled pages for synthetic questions")
-        lines.append(f"- `{'/'.join(Path(name).parts[-2:])}` ({use}): sha256 `{digest}`")
+        lines.append(f"- `{_file_and_folder(name)}` ({use}): sha256 `{digest}`")
     lines += [
         "",
-        f"Command: `{training['command']}`" if training.get("command") else "",
+        f"Command: `{published_command(training['command'])}`" if training.get("command") else "",
         "",
         "Recipe (of its last phase; `training.json` holds all):",
         "",
@@ -160,6 +161,15 @@ def training_section(training: dict, used: list[str]) -> str:
     ]
     lines.append(f"Versions: {', '.join(f'{name} {version}' for name, version in training['versions'].items())}.")
     return "\n".join(lines)
+
+
+def published_command(command: str) -> str:
+    """The command without whose machine it ran on: of an absolute path only the file and its folder."""
+    return shlex.join(_file_and_folder(word) if Path(word).is_absolute() else word for word in shlex.split(command))
+
+
+def _file_and_folder(path: str) -> str:
+    return "/".join(Path(path).parts[-2:])
 
 
 def _slug(task: str) -> str:
