@@ -1,13 +1,13 @@
 """Throughput as ratios against plain sentence-transformers fp32 on the same weights, measured in one run.
 
 Variants take turns (interleaved repeats), so that a busy machine slows all of them; what is printed is the median and the
-spread of the ratios, each beside the nDCG@10 of the same variant.
+spread of the ratios, each beside the nDCG@10 of the same variant, and the peak memory of one call as a ratio. ONNX and OpenVINO
+need other versions of transformers: sentence_transformers_config/export.py measures them likewise.
 
     python -m finmatryoshka.eval speed MODEL --data FILE
 """
 
 import argparse
-import resource
 import statistics
 import tempfile
 import time
@@ -21,7 +21,7 @@ from torch import nn
 from ..training.backbone import as_sentence_transformer, extend_positions, load_finmatryoshka, packaged_minilm
 from ..training.data import load_source
 from ..training.losses import FinMatryoshkaLoss
-from .machine import describe_machine
+from .machine import describe_machine, peak_memory
 from .retrieval import EncodeOnce, evaluate_retrieval
 from .run import load_model, retrieval_task
 
@@ -47,6 +47,12 @@ def ratios(seconds: dict[str, list[float]], reference: str) -> dict[str, tuple[f
         speedups = [base / own for base, own in zip(seconds[reference], times)]
         result[name] = (statistics.median(speedups), min(speedups), max(speedups))
     return result
+
+
+def memory_ratios(variants: dict[str, callable], reference: str) -> dict[str, float | None]:
+    """Peak memory of one call of each variant over that of ``reference``; None where it cannot be read."""
+    peaks = {name: peak_memory(variant) for name, variant in variants.items()}
+    return {name: peak / peaks[reference] if peak and peaks[reference] else None for name, peak in peaks.items()}
 
 
 def _low_precision() -> torch.dtype:
@@ -77,18 +83,15 @@ class _Autocast:
 
 
 def measure_encoding(model: SentenceTransformer, task, dim: int, repeats: int, texts: int) -> list[dict]:
-    """Rows of variant, ratio (median, least, most) and nDCG@10: fp32 is the reference; bf16 (fp16 on a GPU) beside it."""
+    """Rows of variant, ratio (median, least, most), memory and nDCG@10: fp32 is the reference; bf16 (fp16 on a GPU) beside it."""
     pages = list(task.corpus.values())[:texts]
     low = _low_precision()
-    variants = {"fp32": _Autocast(model, None), str(low).removeprefix("torch."): _Autocast(model, low)}
-    seconds = interleave(
-        {name: lambda v=v: v.encode_document(pages, batch_size=16, show_progress_bar=False) for name, v in variants.items()}, repeats
-    )
-    quality = {name: evaluate_retrieval(EncodeOnce(v), task, [dim])[dim].ndcg for name, v in variants.items()}
-    return [
-        {"variant": f"encode {name}", "ratio": r, "ndcg@10": quality[name], "texts": len(pages)}
-        for name, r in ratios(seconds, "fp32").items()
-    ]
+    models = {"fp32": _Autocast(model, None), str(low).removeprefix("torch."): _Autocast(model, low)}
+    variants = {name: lambda m=m: m.encode_document(pages, batch_size=16, show_progress_bar=False) for name, m in models.items()}
+    speed = ratios(interleave(variants, repeats), "fp32")
+    memory = memory_ratios(variants, "fp32")
+    quality = {name: evaluate_retrieval(EncodeOnce(m), task, [dim])[dim].ndcg for name, m in models.items()}
+    return [{"variant": f"encode {name}", "ratio": speed[name], "memory": memory[name], "ndcg@10": quality[name]} for name in models]
 
 
 def _step(model: SentenceTransformer, loss: nn.Module, columns: list[list[str]], with_labels: bool, dtype):
@@ -109,7 +112,7 @@ def _step(model: SentenceTransformer, loss: nn.Module, columns: list[list[str]],
 
 
 def measure_training(name: str, texts: list[tuple[str, str, str]], length: int, repeats: int, dims: list[int]) -> list[dict]:
-    """Rows of variant and ratio of one training step over the same pairs at ``length`` tokens.
+    """Rows of variant, ratio and memory of one training step over the same pairs at ``length`` tokens.
 
     The reference is what sentence-transformers' documentation shows: fp32, the checkpoint's own dropout, pairs under
     MultipleNegativesRankingLoss. Ours: low precision and no dropout; then ``dims`` instead of one dimension; then the
@@ -134,9 +137,11 @@ def measure_training(name: str, texts: list[tuple[str, str, str]], length: int, 
         variants[f"FinMatryoshka, {str(low).removeprefix('torch.')}, no dropout, {label}"] = step
     seconds = interleave(variants, repeats)
     reference, single = list(variants)[:2]
+    memory = memory_ratios(variants, reference)
     rows = []
     for variant, ratio in ratios(seconds, reference).items():
-        row = {"variant": variant, "ratio": ratio, "pairs per second": len(texts) / statistics.median(seconds[variant])}
+        rate = len(texts) / statistics.median(seconds[variant])
+        row = {"variant": variant, "ratio": ratio, "memory": memory[variant], "pairs per second": rate}
         if variant != reference:
             row["step over one dimension"] = statistics.median(a / b for a, b in zip(seconds[variant], seconds[single]))
         rows.append(row)
@@ -175,13 +180,16 @@ def main(argv: list[str]) -> None:
     model = load_model(arguments.model)
     dim = min(128, model.get_embedding_dimension())
     for row in measure_encoding(model, task, dim, arguments.repeats, arguments.texts):
-        print("{:<62} ×{:.2f} ({:.2f}–{:.2f})  nDCG@10 at {}: {:.4f}".format(row["variant"], *row["ratio"], dim, row["ndcg@10"]))
+        print(f"{_compared(row)}  nDCG@10 at {dim}: {row['ndcg@10']:.4f}")
     filler = " ".join(page.text for page in list(source.pages.values())[:20])  # pages long enough to fill --length
     examples = source.examples[: arguments.pairs]
     texts = [(e.question, (e.page.text + " " + filler), e.numeric[:600]) for e in examples]
     base = packaged_minilm() if arguments.base == "minilm" else arguments.base
     for row in measure_training(base, texts, arguments.length, arguments.repeats, arguments.dims):
         extra = f"  a step takes ×{row['step over one dimension']:.3f} of one dimension's" if "step over one dimension" in row else ""
-        print("{:<74} ×{:.2f} ({:.2f}–{:.2f})  {:.2f} pairs/s{}".format(row["variant"], *row["ratio"], row["pairs per second"], extra))
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(f"peak memory of this run: {peak / 2**30:.2f} GiB")
+        print(f"{_compared(row)}  {row['pairs per second']:.2f} pairs/s{extra}")
+
+
+def _compared(row: dict) -> str:
+    memory = "" if row["memory"] is None else f"  memory ×{row['memory']:.2f}"
+    return "{:<70} speed ×{:.2f} ({:.2f}–{:.2f})".format(row["variant"], *row["ratio"]) + memory

@@ -10,41 +10,12 @@ from safetensors import safe_open
 from finmatryoshka.sentence_transformers_config.folder import write_folder, written_whole
 
 TEXTS = ["what was the net sales of alder foods in 2015?", "notes and loans outstanding , in thousands", "land " * 90]
-DOORS = """
-import json, sys, numpy as np, torch
-from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoTokenizer
-folder, texts = sys.argv[1] if len(sys.argv) > 1 else FOLDER, TEXTS
-def unit(x): return x / np.linalg.norm(x, axis=-1, keepdims=True)
-plain = SentenceTransformer(folder)
-native = AutoModel.from_pretrained(folder)
-custom = AutoModel.from_pretrained(folder, trust_remote_code=True)
-trusted = SentenceTransformer(folder, trust_remote_code=True)
-truncated = SentenceTransformer(folder, truncate_dim=16)
-tokens = AutoTokenizer.from_pretrained(folder)(texts, padding=True, truncation=True, max_length=plain.max_seq_length, return_tensors="pt")
-with torch.no_grad():
-    hidden, by_hand = native(**{k: v for k, v in tokens.items() if k in native.forward.__code__.co_varnames or k != "token_type_ids"})[0], custom.eval()(**tokens)
-reference = plain.encode(texts)
-differences = {
-    "trusted": np.abs(trusted.encode(texts) - reference).max(),
-    "query": np.abs(plain.encode_query(texts) - custom.encode(texts, prompt_name="query")).max(),
-    "document": np.abs(plain.encode_document(texts) - custom.encode(texts, prompt_name="document")).max(),
-    "encode": np.abs(custom.encode(texts) - reference).max(),
-    "forward": np.abs(by_hand.embeddings[32].numpy() - reference).max(),
-    "hidden": (by_hand.last_hidden_state - hidden).abs().max().item(),
-    "truncated": np.abs(truncated.encode(texts) - reference[:, :16]).max(),
-    "normalised": np.abs(truncated.encode(texts, normalize_embeddings=True) - custom.encode(texts, dim=16)).max(),
-}
-print(json.dumps({name: float(value) for name, value in differences.items()}))
-print(json.dumps([type(native).__name__, type(custom).__name__, list(map(float, custom.predict_number(texts)))]))
-print(json.dumps(reference.tolist()))
-"""
 
 
 @pytest.mark.parametrize("backbone, native", [("bert", "BertModel"), ("nomic_bert", "NomicBertModel"), ("modernbert", "ModernBertModel")])
-def test_every_door_gives_the_same_vectors_without_a_word(trained_folders, run_outside, tmp_path, backbone, native):
+def test_every_door_gives_the_same_vectors_without_a_word(trained_folders, open_doors, tmp_path, backbone, native):
     folder = trained_folders[backbone]
-    differences, types, reference = map(json.loads, run_outside(f"FOLDER, TEXTS = {folder!r}, {TEXTS!r}\n" + DOORS, tmp_path).splitlines())
+    differences, types, reference = open_doors(folder, TEXTS, tmp_path)
     assert all(value < 1e-5 for value in differences.values()), differences
     assert types[:2] == [native, "FinMatryoshkaModel"] and np.isfinite(types[2]).all()
     np.testing.assert_allclose(np.linalg.norm(reference, axis=1), 1, atol=1e-5)

@@ -159,7 +159,7 @@ def test_nan_losses_are_recorded_and_three_in_a_row_stop_the_search(recipe, tmp_
         "gradient_accumulation_steps": {"choices": [1]},
     }
     run = search(recipe, tmp_path, 5, space)
-    with pytest.raises(SearchError, match="three trials in a row failed: the loss or a vector is NaN or infinite; lower the learning rate"):
+    with pytest.raises(SearchError, match="three trials in a row failed: the weights or a vector became NaN or infinite; lower the learning rate"):
         run.run()
     failed = [t for t in run.study.get_trials() if "reason" in t.user_attrs]
     assert len(failed) == 3 and all(t.state == TrialState.FAIL for t in failed)

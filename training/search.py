@@ -8,8 +8,6 @@ processes take waiting slots, and one whose process died is marked failed and qu
 """
 
 import argparse
-import gc
-import math
 import os
 import tempfile
 import time
@@ -25,6 +23,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from transformers import TrainerCallback
 
+from ..eval.machine import release_memory
 from .data import FinancialData
 
 # The default space. A mapping in a YAML file (--space) replaces or adds entries; null removes one.
@@ -107,17 +106,15 @@ def shown(url: str) -> str:
 
 
 class _Watch(TrainerCallback):
-    """Reports nDCG@10 to the pruner as training goes, and stops at a loss that is no number."""
+    """Reports nDCG@10 to the pruner as training goes, and stops at weights that are no numbers."""
 
     def __init__(self, trial: optuna.Trial, measure, steps: int, prune: bool):
         self.trial, self.measure, self.prune = trial, measure, prune
         self.at = {max(1, steps // 3), max(1, 2 * steps // 3)} - {steps}
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if not math.isfinite(float((logs or {}).get("loss", 0.0))):
-            raise TrialFailure("the loss is NaN or infinite")
-
     def on_step_end(self, args, state, control, model=None, **kwargs):
+        if not all(weight.isfinite().all() for weight in model.parameters()):
+            raise TrialFailure("the weights became NaN or infinite")
         if not self.prune or state.global_step not in self.at:
             return
         was_training = model.training
@@ -224,18 +221,13 @@ class Search:
             return sum(evaluate_retrieval(model, task, [self.dim])[self.dim].ndcg for task in tasks) / len(tasks)
 
         start = time.time()
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                model_args, data_args, args = self.arguments(suggest(trial, self.space), f"{folder}/trial")
-                args.logging_steps, args.logging_nan_inf_filter = 1, False
-                watch = _Watch(trial, measure, args.max_steps, len(self.objectives) == 1)
-                report = self.train_st.train(model_args, data_args, args, data=self.data, callbacks=[watch], base=self._base, write=False)
-                seen = args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps
-        finally:
-            release_memory()
+        with tempfile.TemporaryDirectory() as folder:
+            model_args, data_args, args = self.arguments(suggest(trial, self.space), f"{folder}/trial")
+            watch = _Watch(trial, measure, args.max_steps, len(self.objectives) == 1)
+            report = self.train_st.train(model_args, data_args, args, data=self.data, callbacks=[watch], base=self._base, write=False)
+            seen = args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps
         trial.set_user_attr("examples", seen)
         trial.set_user_attr("seconds", round(time.time() - start, 1))
-        trial.set_user_attr("resident_mib", psutil.Process().memory_info().rss >> 20)
         quality = sum(task["model"][self.dim] for task in report["retrieval"].values()) / len(report["retrieval"])
         errors = [numbers["heads"][self.dim]["huber"] for numbers in report["numbers"].values()]
         scores = {"quality": quality, "numbers": sum(errors) / len(errors)}
@@ -271,6 +263,7 @@ class Search:
 
     def _tell(self, failures: list[str]):
         def callback(study, trial):
+            release_memory()  # here and not in the trial: a pruned one's exception still holds its model there
             if "reason" in trial.user_attrs:
                 failures.append(trial.user_attrs["reason"])
             elif trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
@@ -278,25 +271,14 @@ class Search:
             values = "" if trial.values is None else " ".join(f"{value:.4f}" for value in trial.values)
             reason = trial.user_attrs.get("reason", "")
             done = self.trials - self.remaining()
+            resident = psutil.Process().memory_info().rss >> 20
             print(
-                f"[{done}/{self.trials}] trial {trial.number} {trial.state.name.lower()} {values}{reason} {_short(trial.params)}",
+                f"[{done}/{self.trials}] trial {trial.number} {trial.state.name.lower()} {values}{reason} {_short(trial.params)}"
+                f" ({resident} MiB resident)",
                 flush=True,
             )
 
         return callback
-
-
-def release_memory() -> None:
-    """Model, optimiser and loss of a trial are gone before the next one starts."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    try:  # glibc keeps freed pages unless asked
-        import ctypes
-
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except OSError:
-        pass
 
 
 def failure_reason(error: Exception) -> str:
@@ -307,8 +289,8 @@ def failure_reason(error: Exception) -> str:
         or "can't allocate memory" in str(error).lower()
     ):
         return "out of memory"
-    if "NaN or infin" in str(error):  # whether the loss showed it first or a vector
-        return "the loss or a vector is NaN or infinite"
+    if "NaN or infin" in str(error):  # whether the weights showed it first or a vector
+        return "the weights or a vector became NaN or infinite"
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
