@@ -260,7 +260,7 @@ def train(
     if args.refit_projection:
         fresh = synthesized(data, data_args, data_args.fresh_pairs, args.seed, set_aside=True) if data_args.synthesize else []
         with trainer.accelerator.autocast():
-            refit_projection(model, [*data.train, *fresh], args.temperature)
+            refit_projection(model, data.train, fresh, args.temperature, args.matryoshka_weights)
     if args.refit_heads:
         known = [example for example in data.train if math.isfinite(example.number)]
         z = scaler.transform([example.number for example in known])

@@ -163,7 +163,8 @@ def test_refitted_projection_ranks_better_at_every_prefix_and_changes_nothing_el
         return ranks
 
     before, kept = reciprocal_ranks(), {n: p.clone() for n, p in model.named_parameters() if n != "projection.weight"}
-    refit_projection(sentence_model, examples, temperature=0.05, steps=200, learning_rate=1e-2)
+    seen, fresh = examples[::2], examples[1::2]
+    refit_projection(sentence_model, seen, fresh, temperature=0.05, matryoshka_weights=[1, 1, 2], steps=200, learning_rate=1e-2)
     after = reciprocal_ranks()
     assert all(after[dim] > before[dim] + 0.1 for dim in DIMS), (before, after)
     assert all(torch.equal(p, kept[n]) for n, p in model.named_parameters() if n in kept)

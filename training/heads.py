@@ -15,32 +15,42 @@ from sentence_transformers import SentenceTransformer
 from ..modeling_finmatryoshka import FinMatryoshkaModel, NumericHead
 from .backbone import pooled_vectors
 
+FRESH_WEIGHT = 3.0
+
 
 def refit_projection(
-    sentence_model: SentenceTransformer, examples: list, temperature: float, steps: int = 60, learning_rate: float = 7e-4
-) -> None:
-    """Train the projection alone on pooled vectors of ``examples``, every page a negative of every other's questions.
+    sentence_model: SentenceTransformer, seen: list, fresh: list, temperature: float, matryoshka_weights: list[float] | None = None,
+    steps: int = 60, learning_rate: float = 4e-4,
+) -> None:  # fmt: skip
+    """Train the projection alone on pooled vectors, every page a negative of every other's questions.
 
     Each prefix learns to rank the pages (cross-entropy) and to rank them as the full width did before (KL divergence), which
     is what a short prefix forgets first.
 
     Args:
         sentence_model: From `as_sentence_transformer`.
-        examples: Objects with ``question`` and ``page`` (`Example`, `SyntheticPair`), best some that the backbone has not seen.
+        seen, fresh: Objects with ``question`` and ``page`` (`Example`, `SyntheticPair`) that the backbone was trained on, and that
+            it was not. A fresh one weighs three times as much: where the backbone knows the pages, any projection ranks them well.
         temperature: Of both softmaxes.
+        matryoshka_weights: One weight per dimension, largest dimension first; all 1 by default.
         steps, learning_rate: Of full-batch Adam with linear decay.
     """
+    examples = [*seen, *fresh]
     pages = {example.page.page_id: example.page.text for example in examples}
     position = {page_id: i for i, page_id in enumerate(pages)}
-    targets = torch.tensor([position[example.page.page_id] for example in examples], device=sentence_model.device)
+    device = sentence_model.device
+    targets = torch.tensor([position[example.page.page_id] for example in examples], device=device)
+    shares = torch.tensor([1.0] * len(seen) + [FRESH_WEIGHT] * len(fresh), device=device)
     questions = pooled_vectors(sentence_model, [example.question for example in examples], "query")
     documents = pooled_vectors(sentence_model, list(pages.values()), "document")
+    model = sentence_model[0].auto_model
+    dims = dict(zip(model.matryoshka_dims, matryoshka_weights or [1.0] * len(model.matryoshka_dims)))
 
     with torch.autocast(questions.device.type, enabled=False):  # the caller may encode in half precision
-        _rank_by_every_prefix(sentence_model[0].auto_model, questions, documents, targets, temperature, steps, learning_rate)
+        _rank_by_every_prefix(model, questions, documents, targets, shares / shares.sum(), dims, temperature, steps, learning_rate)
 
 
-def _rank_by_every_prefix(model, questions, documents, targets, temperature, steps, learning_rate) -> None:
+def _rank_by_every_prefix(model, questions, documents, targets, shares, dims, temperature, steps, learning_rate) -> None:
     def log_ranking(weight: torch.Tensor, dim: int) -> torch.Tensor:
         cosine = F.normalize(questions @ weight[:dim].T, dim=-1) @ F.normalize(documents @ weight[:dim].T, dim=-1).T
         return (cosine / temperature).log_softmax(-1)
@@ -53,9 +63,10 @@ def _rank_by_every_prefix(model, questions, documents, targets, temperature, ste
     for _ in range(steps):
         optimizer.zero_grad()
         loss = 0.0
-        for dim in model.matryoshka_dims:
+        for dim, dim_weight in dims.items():
             ranking = log_ranking(weight, dim)
-            loss += F.nll_loss(ranking, targets) + F.kl_div(ranking, teacher, log_target=True, reduction="batchmean")
+            forgotten = F.kl_div(ranking, teacher, log_target=True, reduction="none").sum(-1)
+            loss += dim_weight * shares @ (F.nll_loss(ranking, targets, reduction="none") + forgotten)
         loss.backward()
         optimizer.step()
         schedule.step()
