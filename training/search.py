@@ -223,6 +223,7 @@ class Search:
         start = time.time()
         with tempfile.TemporaryDirectory() as folder:
             model_args, data_args, args = self.arguments(suggest(trial, self.space), f"{folder}/trial")
+            args.logging_strategy = "no"  # a line per trial, not per step
             watch = _Watch(trial, measure, args.max_steps, len(self.objectives) == 1)
             report = self.train_st.train(model_args, data_args, args, data=self.data, callbacks=[watch], base=self._base, write=False)
             seen = args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps
@@ -392,6 +393,8 @@ def main(argv: list[str]) -> None:
     except (OSError, yaml.YAMLError) as error:
         raise SearchError(f"--space {arguments.space}: cannot be read ({str(error).splitlines()[0]})") from None
     check_space(space)
+    # oneDNN keeps compiled kernels of up to 1,024 shapes, and every trial brings new ones; read at the first matrix product.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     arguments.output.mkdir(parents=True, exist_ok=True)
     storage = arguments.storage or f"sqlite:///{(arguments.output / 'study.db').resolve()}"
     search = Search(
