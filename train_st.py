@@ -41,6 +41,7 @@ from finmatryoshka.training.backbone import (
 from finmatryoshka.training.data import Example, FinancialData, load_data, load_source
 from finmatryoshka.training.heads import refit_heads, refit_projection
 from finmatryoshka.training.losses import FinMatryoshkaLoss
+from finmatryoshka.training.negatives import mined_negatives
 from finmatryoshka.training.numbers import SignedLogScaler
 from finmatryoshka.training.synthesis import SyntheticPair, batches_without_repeats, synthetic_pairs, window
 from finmatryoshka.training.trainer import last_complete_checkpoint
@@ -100,8 +101,13 @@ def check_output(args: FinTrainingArguments) -> None:
         raise ValueError(f"--output_dir {path}: is not empty; name another folder or pass --overwrite")
 
 
-def training_columns(examples: list[Example], scaler: SignedLogScaler, page_words: int | None = None, seed: int = 0) -> Dataset:
-    """What the loss reads: question, page (or a window of it around the evidence), numeric, label in z (NaN: none)."""
+def training_columns(
+    examples: list[Example], scaler: SignedLogScaler, page_words: int | None = None, seed: int = 0, negatives: dict | None = None
+) -> Dataset:
+    """What the loss reads: question, page (or a window of it around the evidence), numeric, label in z (NaN: none).
+
+    ``negatives`` (`mined_negatives`) adds each example's own.
+    """
     rng = random.Random(seed)
     pages = [example.page.text for example in examples]
     if page_words:
@@ -110,10 +116,19 @@ def training_columns(examples: list[Example], scaler: SignedLogScaler, page_word
         {
             "question": [example.question for example in examples],
             "page": pages,
+            **negative_column(examples, negatives, page_words, rng),
             "numeric": [example.numeric for example in examples],
             "label": scaler.transform([example.number for example in examples]),
         }
     )
+
+
+def negative_column(pairs: list, negatives: dict | None, page_words: int | None, rng: random.Random) -> dict[str, list[str]]:
+    """``negative``: each pair's mined page, or a window of it around its table; nothing where none were mined."""
+    if negatives is None:
+        return {}
+    texts = [negatives[pair.question, pair.page.page_id].text for pair in pairs]
+    return {"negative": [window(text, page_words, max(text.find("[["), 0), rng) if page_words else text for text in texts]}
 
 
 def _anchor(example: Example) -> int:
@@ -162,28 +177,41 @@ def synthesized(data: FinancialData, data_args: DataArguments, count: int, seed:
 
 
 def training_datasets(
-    data: FinancialData, data_args: DataArguments, scaler: SignedLogScaler, batch_size: int, seed: int
+    data: FinancialData, data_args: DataArguments, scaler: SignedLogScaler, batch_size: int, seed: int, model: SentenceTransformer
 ) -> dict[str, Dataset]:
-    """The labelled pairs and whatever else the arguments ask for, by name, in the order in which batches take them."""
+    """The labelled pairs and whatever else the arguments ask for, by name, in the order in which batches take them.
+
+    ``model`` mines the negatives, where they are asked for.
+    """
     rng = random.Random(seed)
 
     def shuffled(items):
         return rng.sample(items, len(items))
 
     examples = [example for _ in range(data_args.labelled_repeats) for example in shuffled(data.train)]
-    examples = [examples[i] for i in batches_without_repeats([example.page.page_id for example in examples], batch_size)]
-    datasets = {"labelled": training_columns(examples, scaler, data_args.page_words, seed)}
     facts = [example for example in shuffled(data.train) if example.fact != example.page.text]
-    if data_args.synthesize:
-        pairs = synthesized(data, data_args, data_args.synthetic_pairs, seed, set_aside=False)
-        facts += [pair for pair in pairs if math.isfinite(pair.number)]
-        pairs = [pairs[i] for i in batches_without_repeats([pair.page.page_id for pair in pairs], batch_size)]
+    pairs = synthesized(data, data_args, data_args.synthetic_pairs, seed, set_aside=False) if data_args.synthesize else []
+    facts += [pair for pair in pairs if math.isfinite(pair.number)]
+    negatives = mined_negatives(model, [*data.train, *pairs]) if data_args.hard_negatives else None
+
+    def laid_out(items):
+        """No page twice in a batch, as the right one or as a negative; pairs without a negative are left out."""
+        keys = [(item.page.page_id,) for item in items]
+        if negatives is not None:
+            items = [item for item in items if (item.question, item.page.page_id) in negatives]
+            keys = [(item.page.page_id, negatives[item.question, item.page.page_id].page_id) for item in items]
+        return [items[i] for i in batches_without_repeats(keys, batch_size)]
+
+    examples, pairs = laid_out(examples), laid_out(pairs)
+    datasets = {"labelled": training_columns(examples, scaler, data_args.page_words, seed, negatives)}
+    if pairs:
         words = data_args.page_words
         texts = [window(p.page.text, words, p.anchor, rng) if words else p.page.text for p in pairs]
-        datasets["synthetic"] = Dataset.from_dict({"question": [p.question for p in pairs], "page": texts})
+        columns = {"question": [p.question for p in pairs], "page": texts, **negative_column(pairs, negatives, words, rng)}
+        datasets["synthetic"] = Dataset.from_dict(columns)
     if data_args.fact_pairs:
         facts = shuffled(facts)[: data_args.fact_pairs]
-        facts = [facts[i] for i in batches_without_repeats([fact.fact for fact in facts], batch_size)]
+        facts = [facts[i] for i in batches_without_repeats([(fact.fact,) for fact in facts], batch_size)]
         datasets["facts"] = Dataset.from_dict(
             {
                 "question": [fact.question for fact in facts],
@@ -239,7 +267,8 @@ def train(
         model, args.temperature, args.numeric_weight, args.matryoshka_weights, args.mini_batch_size,
         gather_across_devices=args.world_size > 1,
     )  # fmt: skip
-    datasets = training_datasets(data, data_args, scaler, args.per_device_train_batch_size, args.seed)
+    with torch.autocast(model.device.type, torch.float16 if args.fp16 else torch.bfloat16, enabled=args.fp16 or args.bf16):
+        datasets = training_datasets(data, data_args, scaler, args.per_device_train_batch_size, args.seed, model)
     if len(datasets) > 1:
         args.batch_sampler = in_order
     trainer = SentenceTransformerTrainer(

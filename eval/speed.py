@@ -1,8 +1,9 @@
 """Throughput as ratios against plain sentence-transformers fp32 on the same weights, measured in one run.
 
 Variants take turns (interleaved repeats), so that a busy machine slows all of them; what is printed is the median and the
-spread of the ratios, each beside the nDCG@10 of the same variant, and the peak memory of one call as a ratio. ONNX and OpenVINO
-need other versions of transformers: sentence_transformers_config/export.py measures them likewise.
+spread of the ratios, each beside the nDCG@10 of the same variant, the peak memory of one call as a ratio, and the share of what
+the machine's matrix product reaches (bf16, or fp16 on a GPU): how much there is left to win. ONNX and OpenVINO need other
+versions of transformers: sentence_transformers_config/export.py measures them likewise.
 
     python -m finmatryoshka.eval speed MODEL --data FILE
 """
@@ -17,6 +18,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
 
 from ..training.backbone import as_sentence_transformer, extend_positions, load_finmatryoshka, packaged_minilm
 from ..training.data import load_source
@@ -55,6 +57,38 @@ def memory_ratios(variants: dict[str, callable], reference: str) -> dict[str, fl
     return {name: peak / peaks[reference] if peak and peaks[reference] else None for name, peak in peaks.items()}
 
 
+def _as_registered(formula: callable) -> callable:
+    """A formula of torch's counter under an operator of ours; unmarked, it would be wrapped a second time."""
+
+    def count(*args, **kwargs):
+        return formula(*args, **kwargs)
+
+    count._get_raw = True
+    return count
+
+
+# torch counts the attention of GPUs; the CPU's operators take the same arguments.
+_CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _as_registered(sdpa_flop),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _as_registered(sdpa_backward_flop),
+}
+
+
+def count_flops(call: callable) -> int:
+    """Floating-point operations of the matrix products (attention's too) in one ``call``."""
+    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def matrix_peak(repeats: int = 5) -> float:
+    """Operations per second of a large square matrix product in low precision, the best of ``repeats``."""
+    device, size = ("cuda", 8192) if torch.cuda.is_available() else ("cpu", 2048)
+    square = torch.ones(size, size, dtype=_low_precision(), device=device)
+    seconds = interleave({"product": lambda: square @ square}, repeats)["product"]
+    return 2 * size**3 / min(seconds)
+
+
 def _low_precision() -> torch.dtype:
     return torch.float16 if torch.cuda.is_available() else torch.bfloat16
 
@@ -83,15 +117,25 @@ class _Autocast:
 
 
 def measure_encoding(model: SentenceTransformer, task, dim: int, repeats: int, texts: int) -> list[dict]:
-    """Rows of variant, ratio (median, least, most), memory and nDCG@10: fp32 is the reference; bf16 (fp16 on a GPU) beside it."""
+    """Rows of variant, ratio (median, least, most), memory, share of peak and nDCG@10: fp32 is the reference; bf16 (fp16 on a GPU) beside it."""
     pages = list(task.corpus.values())[:texts]
     low = _low_precision()
     models = {"fp32": _Autocast(model, None), str(low).removeprefix("torch."): _Autocast(model, low)}
     variants = {name: lambda m=m: m.encode_document(pages, batch_size=16, show_progress_bar=False) for name, m in models.items()}
-    speed = ratios(interleave(variants, repeats), "fp32")
+    seconds = interleave(variants, repeats)
+    speed = ratios(seconds, "fp32")
     memory = memory_ratios(variants, "fp32")
     quality = {name: evaluate_retrieval(EncodeOnce(m), task, [dim])[dim].ndcg for name, m in models.items()}
-    return [{"variant": f"encode {name}", "ratio": speed[name], "memory": memory[name], "ndcg@10": quality[name]} for name in models]
+    share = _shares_of_peak(variants, seconds)
+    return [
+        {"variant": f"encode {name}", "ratio": speed[name], "memory": memory[name], "share of peak": share[name], "ndcg@10": quality[name]}
+        for name in models
+    ]
+
+
+def _shares_of_peak(variants: dict[str, callable], seconds: dict[str, list[float]]) -> dict[str, float]:
+    peak = matrix_peak()
+    return {name: count_flops(variant) / statistics.median(seconds[name]) / peak for name, variant in variants.items()}
 
 
 def _step(model: SentenceTransformer, loss: nn.Module, columns: list[list[str]], with_labels: bool, dtype):
@@ -112,7 +156,7 @@ def _step(model: SentenceTransformer, loss: nn.Module, columns: list[list[str]],
 
 
 def measure_training(name: str, texts: list[tuple[str, str, str]], length: int, repeats: int, dims: list[int]) -> list[dict]:
-    """Rows of variant, ratio and memory of one training step over the same pairs at ``length`` tokens.
+    """Rows of variant, ratio, memory and share of peak of one training step over the same pairs at ``length`` tokens.
 
     The reference is what sentence-transformers' documentation shows: fp32, the checkpoint's own dropout, pairs under
     MultipleNegativesRankingLoss. Ours: low precision and no dropout; then ``dims`` instead of one dimension; then the
@@ -137,11 +181,11 @@ def measure_training(name: str, texts: list[tuple[str, str, str]], length: int, 
         variants[f"FinMatryoshka, {str(low).removeprefix('torch.')}, no dropout, {label}"] = step
     seconds = interleave(variants, repeats)
     reference, single = list(variants)[:2]
-    memory = memory_ratios(variants, reference)
+    memory, share = memory_ratios(variants, reference), _shares_of_peak(variants, seconds)
     rows = []
     for variant, ratio in ratios(seconds, reference).items():
         rate = len(texts) / statistics.median(seconds[variant])
-        row = {"variant": variant, "ratio": ratio, "memory": memory[variant], "pairs per second": rate}
+        row = {"variant": variant, "ratio": ratio, "memory": memory[variant], "share of peak": share[variant], "pairs per second": rate}
         if variant != reference:
             row["step over one dimension"] = statistics.median(a / b for a, b in zip(seconds[variant], seconds[single]))
         rows.append(row)
@@ -192,4 +236,4 @@ def main(argv: list[str]) -> None:
 
 def _compared(row: dict) -> str:
     memory = "" if row["memory"] is None else f"  memory ×{row['memory']:.2f}"
-    return "{:<70} speed ×{:.2f} ({:.2f}–{:.2f})".format(row["variant"], *row["ratio"]) + memory
+    return "{:<70} speed ×{:.2f} ({:.2f}–{:.2f})".format(row["variant"], *row["ratio"]) + memory + f"  {row['share of peak']:.0%} of peak"

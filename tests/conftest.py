@@ -144,7 +144,8 @@ def trained_folders(train_flags, tmp_path_factory) -> dict[str, str]:
 def run_outside():
     """Run Python code in a process that cannot import this project, in a folder of its own; returns its output.
 
-    Fails when the code fails or prints to stderr: a warning is a defect of the folder. ``variables`` are the environment's.
+    Fails when the code fails, prints to stderr (a warning is a defect of the folder) or prints the token. ``variables`` are the
+    environment's.
     """
 
     def run(code: str, cwd, check_stderr: bool = True, **variables: str) -> str:
@@ -156,6 +157,7 @@ def run_outside():
         environment = os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_MODULES_CACHE": str(Path(cwd) / "modules")} | variables
         environment.pop("PYTHONPATH", None)
         done = subprocess.run([sys.executable, "-c", prelude + code], cwd=cwd, env=environment, capture_output=True, text=True)
+        assert variables.get("HF_TOKEN", "no token") not in done.stdout + done.stderr
         assert done.returncode == 0, done.stderr
         if check_stderr:
             assert done.stderr == ""

@@ -300,6 +300,19 @@ def test_mteb_itself_runs_our_task_with_the_same_score(trained_folders, finqa_fi
     assert score == pytest.approx(evaluate_retrieval(model, task, [32])[32].ndcg, abs=2e-5)
 
 
+def test_flops_are_those_of_the_formulas():
+    from finmatryoshka.eval.speed import count_flops
+
+    a, b = torch.ones(7, 11), torch.ones(11, 13)
+    assert count_flops(lambda: a @ b) == 2 * 7 * 11 * 13
+    heads, length, width = 4, 96, 32
+    q = torch.ones(2, heads, length, width, requires_grad=True)
+    products = 2 * 2 * heads * length * length * width  # of one matrix product of the attention
+    attend = torch.nn.functional.scaled_dot_product_attention
+    assert count_flops(lambda: attend(q, q, q)) == 2 * products
+    assert count_flops(lambda: attend(q, q, q).sum().backward()) == 7 * products  # backward: 5, the scores once more
+
+
 def test_speed_ratios_are_within_each_repeat_and_the_command_runs(tiny_backbones, finqa_files, capsys):
     from finmatryoshka.eval.speed import memory_ratios, ratios
 
@@ -311,6 +324,7 @@ def test_speed_ratios_are_within_each_repeat_and_the_command_runs(tiny_backbones
     assert cli.main(arguments) == 0
     out = capsys.readouterr().out
     assert "plain sentence-transformers, fp32, its dropout" in out and "2 dimensions and numbers" in out and "nDCG@10 at 64" in out
+    assert out.count("% of peak") == 6
 
 
 def test_baselines_are_not_fitted_on_evaluation_questions(tiny_backbones, finqa_files):

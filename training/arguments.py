@@ -61,6 +61,9 @@ class DataArguments:
     fact_pairs: int = field(
         default=0, metadata={"help": "Also train on so many (question, facts) pairs with their numbers, labelled and synthetic."}
     )
+    hard_negatives: bool = field(
+        default=False, metadata={"help": "Add to each pair the wrong page that the starting model ranks highest (training/negatives.py)."}
+    )
     labelled_repeats: int = field(default=1, metadata={"help": "How often an epoch repeats the labelled pairs."})
     skip_invalid: bool = field(default=False, metadata={"help": "Leave out records without question or page."})
     holdout: float = field(default=0.1, metadata={"help": "Share of pages held out where --eval_data names none."})

@@ -1,8 +1,8 @@
-"""Refits what stands on the backbone when the backbone is done: the projection, then the numeric heads. Seconds, after minutes.
+"""Refits what stands on the backbone when the backbone is done: the projection, then the numeric heads.
 
 Trained along with the encoder, both see a batch at a time and chase vectors that move. Here the backbone stands still, so that
-every text is encoded once, the projection sees all pages as each other's negatives, and the heads train until held-out pages
-(of the training side) stop getting better.
+every text is encoded once (where the time goes), the projection sees all pages as each other's negatives, and the heads train
+until held-out pages (of the training side) stop getting better.
 """
 
 from collections import Counter

@@ -305,15 +305,18 @@ def window(text: str, words: int, anchor: int, rng: random.Random) -> str:
     return text[spans[first] : last].strip()
 
 
-def batches_without_repeats(keys: list[str], batch_size: int) -> list[int]:
-    """An order of row numbers, close to the given one, in which no batch of ``batch_size`` holds a key twice."""
+def batches_without_repeats(keys: list[tuple[str, ...]], batch_size: int) -> list[int]:
+    """An order of row numbers, close to the given one, in which no batch of ``batch_size`` holds a key twice.
+
+    ``keys`` are those of each row: the id of its page, and of its negative where it has one.
+    """
     order, waiting = [], list(range(len(keys)))
     while waiting:
         batch, seen, rest = [], set(), []
         for i in waiting:
-            if len(batch) < batch_size and keys[i] not in seen:
+            if len(batch) < batch_size and seen.isdisjoint(keys[i]):
                 batch.append(i)
-                seen.add(keys[i])
+                seen.update(keys[i])
             else:
                 rest.append(i)
             if len(batch) == batch_size and len(rest) > 4 * batch_size:
