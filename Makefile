@@ -23,9 +23,10 @@ test: $(VENV)/.installed
 # The released recipe from ../shared/data and the packaged encoder (about an hour on two cores) and the figures of the README.
 reproduce: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(RUN) train_st.py recipes/minilm.yaml
+	HF_HUB_OFFLINE=1 $(RUN) train_st.py recipes/plain.yaml
 	HF_HUB_OFFLINE=1 $(RUN) -m finmatryoshka.eval finmatryoshka-minilm --data ../shared/data/finqa/dev.json ../shared/data/tatqa/test_gold.json \
 		--corpus_data ../shared/data/finqa/train.json --train_data ../shared/data/finqa/train.json ../shared/data/finqa/dev_evidence.jsonl ../shared/data/tatqa/dev.json \
-		--base minilm --output eval/results/minilm
+		--base minilm --beside finmatryoshka-plain --output eval/results/minilm
 
 # The evidence section for the quickstart model on the generated sample.
 evidence: $(VENV)/.installed

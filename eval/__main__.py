@@ -26,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--corpus_data", nargs="+", default=[], help="sources whose pages are searched too")
     parser.add_argument("--train_data", nargs="+", default=[], help="what constants, ridge, PCA and the seed's recipe are fitted on")
     parser.add_argument("--base", help="the untouched encoder, for the baselines")
+    parser.add_argument("--beside", nargs="+", default=[], help="further models, in the retrieval tables alone")
     parser.add_argument("--dims", nargs="+", type=int, default=[256, 128, 64])
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--narrow", choices=("fail", "skip"), default="fail", help="what to do with a model narrower than a dimension")

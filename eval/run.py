@@ -43,7 +43,8 @@ QUALITY_TEXTS = 500
 
 @dataclass
 class EvaluationPlan:
-    """What to measure: models, sources, dimensions, sections; ``base`` and ``train_data`` give the baselines."""
+    """What to measure: models, sources, dimensions, sections; ``base`` and ``train_data`` give the baselines, ``beside`` names
+    further models for the retrieval tables alone."""
 
     models: list[str]
     data: list[str]
@@ -51,6 +52,7 @@ class EvaluationPlan:
     corpus_data: list[str] = field(default_factory=list)
     train_data: list[str] = field(default_factory=list)
     base: str | None = None
+    beside: list[str] = field(default_factory=list)
     sections: tuple[str, ...] = SECTIONS
     narrow: str = "fail"
     seed: int = 13
@@ -78,6 +80,7 @@ def run_evaluation(plan: EvaluationPlan) -> tuple[dict, dict]:
         "corpus_data": plan.corpus_data,
         "train_data": plan.train_data,
         "base": plan.base,
+        "beside": plan.beside,
         "seed": plan.seed,
         **describe_machine(),
     }
@@ -160,11 +163,14 @@ def describe_model(name: str, model, dims: list[int]) -> dict:
 def _retrieval(tasks, shared, dims, base, train, plan) -> dict:
     projected = projection_baselines(base, tasks, plan.dims, train, plan.seed) if base is not None else {}
     seed = seed_recipe(base, tasks, plan.dims, train, plan.seed) if base is not None and train else None
+    others = {name: EncodeOnce(load_model(name)) for name in plan.beside}
     results = {}
     for task in tasks:
         systems: dict[str, dict[int, RetrievalScores]] = {}
         for name, model in shared.items():
             systems[name] = evaluate_retrieval(model, task, dims[name], batch_size=plan.batch_size)
+        for name, model in others.items():
+            systems[name] = evaluate_retrieval(model, task, usable_dims(name, model, plan), batch_size=plan.batch_size)
         lexical = bm25_scores(task)
         systems["BM25"] = {0: score_matrix(task, lexical)}
         for name, model in shared.items():

@@ -258,7 +258,7 @@ def test_same_evaluation_twice_gives_the_same_bytes(evaluated, trained_folders, 
 def test_compare_reads_two_results_files(evaluated, trained_folders, finqa_files, tmp_path, capsys):
     other = tmp_path / "other"
     arguments = [trained_folders["nomic_bert"], "--data", finqa_files["eval"], "--corpus_data", finqa_files["train"], "--dims", "32", "8",
-                 "--sections", "retrieval", "--output", str(other)]  # fmt: skip
+                 "--sections", "retrieval", "--beside", trained_folders["bert"], "--output", str(other)]  # fmt: skip
     assert cli.main(arguments) == 0
     capsys.readouterr()
     assert cli.main(["compare", str(evaluated / "results.json"), str(other / "results.json")]) == 0
@@ -268,6 +268,10 @@ def test_compare_reads_two_results_files(evaluated, trained_folders, finqa_files
     rows = compare_results(a, b)
     (name,), (task,) = b["models"], b["retrieval"].values()
     assert rows[0]["b"] == pytest.approx(task["systems"][name]["32"]["ndcg@10"])
+    # the model beside is a row of the tables, scored as when it was the model under test
+    (before,) = a["retrieval"].values()
+    beside = trained_folders["bert"]
+    assert task["systems"][beside] == {dim: before["systems"][beside][dim] for dim in ("32", "8")} and beside not in b["models"]
     assert cli.main(["compare", str(tmp_path / "none.json"), str(other / "results.json")]) == 2
 
 
