@@ -10,7 +10,8 @@ from .concepts import CLASSES, load_concepts
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-_STYLES = [("black", "o", "-"), ("0.35", "s", "--"), ("0.55", "^", "-."), ("0.2", "D", ":"), ("0.65", "v", "-"), ("0.45", "P", "--")]
+_STYLES = [("black", "o", "-"), ("0.35", "s", "--"), ("0.55", "^", "-."), ("0.2", "D", ":"), ("0.65", "v", "-"), ("0.45", "P", "--"),
+           ("black", "x", ":"), ("0.5", "*", "-.")]  # fmt: skip
 _SETTINGS = {
     "figure.constrained_layout.use": True,
     "svg.hashsalt": "finmatryoshka",
@@ -52,7 +53,7 @@ def _short(name: str) -> str:
 
 
 def _quality_over_dimension(task: str, part: dict):
-    figure, axes = plt.subplots(figsize=(7, 4.5))
+    figure, axes = plt.subplots(figsize=(9, 4.5))
     dense = {name: by_dim for name, by_dim in part["systems"].items() if "0" not in by_dim}
     for (name, by_dim), style in zip(dense.items(), _STYLES * 3):
         dims = sorted(map(int, by_dim))
@@ -65,7 +66,7 @@ def _quality_over_dimension(task: str, part: dict):
     ticks = sorted({int(dim) for by_dim in dense.values() for dim in by_dim})
     axes.set_xticks(ticks, map(str, ticks))
     axes.minorticks_off()
-    axes.legend(fontsize=8, loc="lower right")
+    figure.legend(fontsize=8, loc="outside right upper")
     return figure
 
 
