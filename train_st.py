@@ -29,6 +29,7 @@ from torch.utils.data import SequentialSampler
 from transformers import HfArgumentParser, TrainerCallback, set_seed
 
 from finmatryoshka.eval.learning import learning_report, print_report
+from finmatryoshka.modeling_finmatryoshka import FinMatryoshkaModel
 from finmatryoshka.sentence_transformers_config.folder import replace_file, write_folder
 from finmatryoshka.sentence_transformers_config.publish import PublishError
 from finmatryoshka.training.arguments import DataArguments, FinTrainingArguments, ModelArguments
@@ -259,6 +260,7 @@ def train(
     args.output_dir = run_dir
     with tempfile.TemporaryDirectory() as initial:
         model = build_model(model_args, data, initial)
+    others = [folder_weights(model[0].auto_model, folder) for folder in args.average_with or []]
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()} if args.average_with_base else None
     config = model[0].auto_model.config
     scaler = SignedLogScaler(config.numeric_mean, config.numeric_std)
@@ -279,13 +281,16 @@ def train(
         loss=loss,
         callbacks=list(callbacks),
     )
-    trainer.train(resume_from_checkpoint=resume or None)
+    if args.num_train_epochs > 0 or args.max_steps > 0:  # else only what follows is wanted: averages, refits
+        trainer.train(resume_from_checkpoint=resume or None)
     trainer.accelerator.wait_for_everyone()
     if not trainer.is_world_process_zero():
         return None
     model.eval()
     if start:
         average_weights(model, start, args.average_with_base)
+    if others:
+        mean_weights(model[0].auto_model, others)
     if args.refit_projection:
         fresh = synthesized(data, data_args, data_args.fresh_pairs, args.seed, set_aside=True) if data_args.synthesize else []
         with trainer.accelerator.autocast():
@@ -353,6 +358,24 @@ def average_weights(model: SentenceTransformer, start: dict[str, torch.Tensor], 
             tensor.lerp_(start[name].to(tensor), share)
 
 
+def folder_weights(model: FinMatryoshkaModel, folder: str) -> dict[str, torch.Tensor]:
+    """The weights of a folder trained from the same backbone as ``model``, by the model's names. Raises `ValueError` for another."""
+    backbone, _ = check_backbone(folder, list(model.matryoshka_dims))
+    weights = load_finmatryoshka(backbone, list(model.matryoshka_dims), model.config.max_seq_length).state_dict()
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in (model.state_dict(), weights)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"--average_with {folder}: its weights have other names or shapes; give a folder trained from the same backbone")
+    return weights
+
+
+@torch.no_grad()
+def mean_weights(model: FinMatryoshkaModel, others: list[dict[str, torch.Tensor]]) -> None:
+    """The mean of ``model`` and ``others``, which started alike (model soups, Wortsman et al. 2022), into ``model``."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.stack([tensor, *(weights[name].to(tensor) for weights in others)]).mean(0))
+
+
 def training_record(model_args, data_args, args, data: FinancialData) -> dict:
     """What a reader needs to train the same again: arguments, data hashes, versions, machine."""
     from finmatryoshka.eval.machine import describe_machine
@@ -361,7 +384,7 @@ def training_record(model_args, data_args, args, data: FinancialData) -> dict:
     previous = json.loads(earlier.read_text()) if earlier.is_file() else None
     loss_fields = ("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps",
                    "warmup_steps", "weight_decay", "temperature", "numeric_weight", "matryoshka_weights", "mini_batch_size",
-                   "precision", "seed", "average_with_base", "refit_projection", "refit_heads", "lr_scheduler_type")  # fmt: skip
+                   "precision", "seed", "average_with_base", "average_with", "refit_projection", "refit_heads", "lr_scheduler_type")  # fmt: skip
     return {
         "model": vars(model_args),
         "data": vars(data_args),

@@ -127,6 +127,19 @@ def test_all_of_the_recipes_parts_run_together(train_flags, tmp_path, finqa_file
     assert str(pages) in record["data"]["synthesize"]
 
 
+def test_a_run_of_no_steps_averages_folders(train_flags, trained_folders, tmp_path, capsys):
+    assert train_st.main(train_flags(output_dir=tmp_path / "other", seed=8, skip_evaluation=True)) == 0
+    flags = {"backbone": trained_folders["bert"], "max_steps": -1, "num_train_epochs": 0, "skip_evaluation": True}
+    assert train_st.main(train_flags(**flags, output_dir=tmp_path / "mean", average_with=tmp_path / "other")) == 0
+    a, b, mean = weights(trained_folders["bert"]), weights(tmp_path / "other"), weights(tmp_path / "mean")
+    for name in mean:
+        torch.testing.assert_close(mean[name], (a[name] + b[name]) / 2, msg=name)
+    assert any(not torch.equal(a[name], b[name]) for name in mean)
+    capsys.readouterr()
+    assert train_st.main(train_flags(**flags, output_dir=tmp_path / "no", average_with=trained_folders["nomic_bert"])) == 2
+    assert "give a folder trained from the same backbone" in capsys.readouterr().err
+
+
 def test_two_processes_give_the_same_kind_of_result(train_flags, tmp_path):
     flags = train_flags(output_dir=tmp_path / "two", per_device_train_batch_size=4)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",

@@ -107,6 +107,9 @@ class FinTrainingArguments(SentenceTransformerTrainingArguments):
     average_with_base: float = field(
         default=0.0, metadata={"help": "Share of the backbone's starting weights in the final ones (weight averaging)."}
     )
+    average_with: Optional[list[str]] = field(
+        default=None, metadata={"help": "Folders trained from the same backbone whose weights are averaged with the final ones."}
+    )
 
     def __post_init__(self):
         # transformers wants to be told before it accepts bf16 without a GPU
