@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+TRAIN := HF_HUB_OFFLINE=1 $(RUN) train_st.py
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: quickstart test reproduce averaged evidence clean
@@ -15,12 +16,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # Train on generated annual-report pages from the packaged encoder; no Hub, no data needed. Leaves ./finmatryoshka-quickstart/
 quickstart: $(VENV)/.installed
-	HF_HUB_OFFLINE=1 $(RUN) train_st.py recipes/quickstart.yaml
+	$(TRAIN) recipes/quickstart.yaml
 
 test: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(RUN) -m pytest
 
-TRAIN := HF_HUB_OFFLINE=1 $(RUN) train_st.py
 EVALUATE = HF_HUB_OFFLINE=1 $(RUN) -m finmatryoshka.eval $(1) --data ../shared/data/finqa/dev.json ../shared/data/tatqa/test_gold.json \
 	--corpus_data ../shared/data/finqa/train.json --train_data ../shared/data/finqa/train.json ../shared/data/finqa/dev_evidence.jsonl \
 	../shared/data/tatqa/dev.json --base minilm --beside $(2) --output $(3)

@@ -29,10 +29,10 @@ from torch.utils.data import SequentialSampler
 from transformers import HfArgumentParser, TrainerCallback, set_seed
 
 from finmatryoshka.eval.learning import learning_report, print_report
-from finmatryoshka.modeling_finmatryoshka import FinMatryoshkaModel
 from finmatryoshka.sentence_transformers_config.folder import replace_file, write_folder
 from finmatryoshka.sentence_transformers_config.publish import PublishError
 from finmatryoshka.training.arguments import DataArguments, FinTrainingArguments, ModelArguments
+from finmatryoshka.training.averaging import average_weights, check_trained_folder, folder_weights, starting_weights
 from finmatryoshka.training.backbone import (
     as_sentence_transformer,
     check_backbone,
@@ -110,9 +110,7 @@ def training_columns(
     ``negatives`` (`mined_negatives`) adds each example's own.
     """
     rng = random.Random(seed)
-    pages = [example.page.text for example in examples]
-    if page_words:
-        pages = [window(example.page.text, page_words, _anchor(example), rng) for example in examples]
+    pages = [window(example.page.text, page_words, _anchor(example), rng) for example in examples]
     return Dataset.from_dict(
         {
             "question": [example.question for example in examples],
@@ -129,14 +127,18 @@ def negative_column(pairs: list, negatives: dict | None, page_words: int | None,
     if negatives is None:
         return {}
     texts = [negatives[pair.question, pair.page.page_id].text for pair in pairs]
-    return {"negative": [window(text, page_words, max(text.find("[["), 0), rng) if page_words else text for text in texts]}
+    return {"negative": [window(text, page_words, _table_start(text), rng) for text in texts]}
 
 
 def _anchor(example: Example) -> int:
     """Where on its page an example's evidence stands: its first gold sentence, else the table, else the start."""
     texts = [example.facts[name] for name in example.gold if name.startswith("text_")]
     position = example.page.text.find(texts[0]) if texts else -1
-    return position if position >= 0 else max(example.page.text.find("[["), 0)
+    return position if position >= 0 else _table_start(example.page.text)
+
+
+def _table_start(text: str) -> int:
+    return max(text.find("[["), 0)
 
 
 def build_model(model_args: ModelArguments, data: FinancialData, folder: str) -> SentenceTransformer:
@@ -170,6 +172,8 @@ def synthesized(data: FinancialData, data_args: DataArguments, count: int, seed:
 
     The backbone never sees pages set aside: the projection is refitted on them.
     """
+    if not (data_args.synthesize and count):
+        return []
     separation = data.separation
     pages = [page for name in data_args.synthesize for page in load_source(name).pages.values()]
     pages = [page for i, page in enumerate(pages) if (i % 5 == 4) == set_aside and not separation.leaks(page.text)]
@@ -191,14 +195,15 @@ def training_datasets(
 
     examples = [example for _ in range(data_args.labelled_repeats) for example in shuffled(data.train)]
     facts = [example for example in shuffled(data.train) if example.fact != example.page.text]
-    pairs = synthesized(data, data_args, data_args.synthetic_pairs, seed, set_aside=False) if data_args.synthesize else []
+    pairs = synthesized(data, data_args, data_args.synthetic_pairs, seed, set_aside=False)
     facts += [pair for pair in pairs if math.isfinite(pair.number)]
     negatives = mined_negatives(model, [*data.train, *pairs]) if data_args.hard_negatives else None
 
     def laid_out(items):
         """No page twice in a batch, as the right one or as a negative; pairs without a negative are left out."""
-        keys = [(item.page.page_id,) for item in items]
-        if negatives is not None:
+        if negatives is None:
+            keys = [(item.page.page_id,) for item in items]
+        else:
             items = [item for item in items if (item.question, item.page.page_id) in negatives]
             keys = [(item.page.page_id, negatives[item.question, item.page.page_id].page_id) for item in items]
         return [items[i] for i in batches_without_repeats(keys, batch_size)]
@@ -206,9 +211,9 @@ def training_datasets(
     examples, pairs = laid_out(examples), laid_out(pairs)
     datasets = {"labelled": training_columns(examples, scaler, data_args.page_words, seed, negatives)}
     if pairs:
-        words = data_args.page_words
-        texts = [window(p.page.text, words, p.anchor, rng) if words else p.page.text for p in pairs]
-        columns = {"question": [p.question for p in pairs], "page": texts, **negative_column(pairs, negatives, words, rng)}
+        texts = [window(pair.page.text, data_args.page_words, pair.anchor, rng) for pair in pairs]
+        columns = {"question": [pair.question for pair in pairs], "page": texts}
+        columns |= negative_column(pairs, negatives, data_args.page_words, rng)
         datasets["synthetic"] = Dataset.from_dict(columns)
     if data_args.fact_pairs:
         facts = shuffled(facts)[: data_args.fact_pairs]
@@ -249,6 +254,8 @@ def train(
     """
     check_output(args)
     check_backbone(model_args.backbone, model_args.matryoshka_dims)
+    for folder in args.average_with or []:
+        check_trained_folder(folder, model_args.matryoshka_dims)
     data = data or load_arguments_data(data_args)
     final, run_dir = args.output_dir, f"{args.output_dir}.run"
     resume = args.resume_from_checkpoint
@@ -260,8 +267,8 @@ def train(
     args.output_dir = run_dir
     with tempfile.TemporaryDirectory() as initial:
         model = build_model(model_args, data, initial)
-    others = [folder_weights(model[0].auto_model, folder) for folder in args.average_with or []]
-    start = {name: tensor.clone() for name, tensor in model.state_dict().items()} if args.average_with_base else None
+    others = [folder_weights(folder, model[0].auto_model) for folder in args.average_with or []]
+    start = starting_weights(model[0].auto_model) if args.average_with_base else None
     config = model[0].auto_model.config
     scaler = SignedLogScaler(config.numeric_mean, config.numeric_std)
     args.prompts = {name: config.prompts[kind] for name, kind in COLUMN_PROMPTS.items() if config.prompts[kind]} or None
@@ -288,11 +295,11 @@ def train(
         return None
     model.eval()
     if start:
-        average_weights(model, start, args.average_with_base)
+        average_weights(model[0].auto_model, [start], args.average_with_base)
     if others:
-        mean_weights(model[0].auto_model, others)
+        average_weights(model[0].auto_model, others, share=len(others) / (len(others) + 1))
     if args.refit_projection:
-        fresh = synthesized(data, data_args, data_args.fresh_pairs, args.seed, set_aside=True) if data_args.synthesize else []
+        fresh = synthesized(data, data_args, data_args.fresh_pairs, args.seed, set_aside=True)
         with trainer.accelerator.autocast():
             refit_projection(model, data.train, fresh, args.temperature, args.matryoshka_weights)
     if args.refit_heads:
@@ -348,32 +355,6 @@ def evaluate_and_publish(folder: str, model_args: ModelArguments, data_args: Dat
 
 # Which prompt goes before which training column.
 COLUMN_PROMPTS = {"question": "query", "page": "document", "negative": "document", "fact": "document", "numeric": "numeric"}
-
-
-@torch.no_grad()
-def average_weights(model: SentenceTransformer, start: dict[str, torch.Tensor], share: float) -> None:
-    """(1 − share) × trained + share × starting weights (WiSE-FT, Wortsman et al. 2022); the numeric heads stay trained."""
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and "numeric_heads" not in name:
-            tensor.lerp_(start[name].to(tensor), share)
-
-
-def folder_weights(model: FinMatryoshkaModel, folder: str) -> dict[str, torch.Tensor]:
-    """The weights of a folder trained from the same backbone as ``model``, by the model's names. Raises `ValueError` for another."""
-    backbone, _ = check_backbone(folder, list(model.matryoshka_dims))
-    weights = load_finmatryoshka(backbone, list(model.matryoshka_dims), model.config.max_seq_length).state_dict()
-    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in (model.state_dict(), weights)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"--average_with {folder}: its weights have other names or shapes; give a folder trained from the same backbone")
-    return weights
-
-
-@torch.no_grad()
-def mean_weights(model: FinMatryoshkaModel, others: list[dict[str, torch.Tensor]]) -> None:
-    """The mean of ``model`` and ``others``, which started alike (model soups, Wortsman et al. 2022), into ``model``."""
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point():
-            tensor.copy_(torch.stack([tensor, *(weights[name].to(tensor) for weights in others)]).mean(0))
 
 
 def training_record(model_args, data_args, args, data: FinancialData) -> dict:

@@ -72,7 +72,8 @@ def run_evaluation(plan: EvaluationPlan) -> tuple[dict, dict]:
     if not tasks:
         raise EvaluationError(f"{', '.join(plan.data)}: no question to evaluate on")
     models = {name: load_model(name) for name in dict.fromkeys(plan.models)}
-    dims = {name: usable_dims(name, model, plan) for name, model in models.items()}
+    beside = {name: load_model(name) for name in dict.fromkeys(plan.beside)}
+    dims = {name: usable_dims(name, model, plan) for name, model in (models | beside).items()}
     results = {
         "schema_version": SCHEMA_VERSION,
         "models": {name: describe_model(name, model, dims[name]) for name, model in models.items()},
@@ -85,6 +86,7 @@ def run_evaluation(plan: EvaluationPlan) -> tuple[dict, dict]:
         **describe_machine(),
     }
     shared = {name: EncodeOnce(model) for name, model in models.items()}
+    others = {name: EncodeOnce(model) for name, model in beside.items()}
     pictures: dict = {"similarities": {}, "concepts": {}, "numbers": {}}
     base = EncodeOnce(load_model(plan.base)) if plan.base else None
     examples = [example for source in sources for example in source.examples]
@@ -96,7 +98,7 @@ def run_evaluation(plan: EvaluationPlan) -> tuple[dict, dict]:
     for section in steps:
         steps.set_postfix_str(section)
         if section == "retrieval":
-            results["retrieval"] = _retrieval(tasks, shared, dims, base, base_train, plan)
+            results["retrieval"] = _retrieval(tasks, shared, others, dims, base, base_train, plan)
         elif section == "facts":
             results["facts"] = {n: evaluate_facts(m, examples, dims[n]) for n, m in shared.items()}
         elif section == "numbers" and train:
@@ -160,17 +162,14 @@ def describe_model(name: str, model, dims: list[int]) -> dict:
     }
 
 
-def _retrieval(tasks, shared, dims, base, train, plan) -> dict:
+def _retrieval(tasks, shared, others, dims, base, train, plan) -> dict:
     projected = projection_baselines(base, tasks, plan.dims, train, plan.seed) if base is not None else {}
     seed = seed_recipe(base, tasks, plan.dims, train, plan.seed) if base is not None and train else None
-    others = {name: EncodeOnce(load_model(name)) for name in plan.beside}
     results = {}
     for task in tasks:
         systems: dict[str, dict[int, RetrievalScores]] = {}
-        for name, model in shared.items():
+        for name, model in (shared | others).items():
             systems[name] = evaluate_retrieval(model, task, dims[name], batch_size=plan.batch_size)
-        for name, model in others.items():
-            systems[name] = evaluate_retrieval(model, task, usable_dims(name, model, plan), batch_size=plan.batch_size)
         lexical = bm25_scores(task)
         systems["BM25"] = {0: score_matrix(task, lexical)}
         for name, model in shared.items():

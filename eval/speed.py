@@ -18,7 +18,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from ..training.backbone import as_sentence_transformer, extend_positions, load_finmatryoshka, packaged_minilm
 from ..training.data import load_source
@@ -57,20 +57,12 @@ def memory_ratios(variants: dict[str, callable], reference: str) -> dict[str, fl
     return {name: peak / peaks[reference] if peak and peaks[reference] else None for name, peak in peaks.items()}
 
 
-def _as_registered(formula: callable) -> callable:
-    """A formula of torch's counter under an operator of ours; unmarked, it would be wrapped a second time."""
-
-    def count(*args, **kwargs):
-        return formula(*args, **kwargs)
-
-    count._get_raw = True
-    return count
-
-
-# torch counts the attention of GPUs; the CPU's operators take the same arguments.
+# torch counts the attention of GPUs alone; the CPU's operators take the same arguments first.
 _CPU_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _as_registered(sdpa_flop),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _as_registered(sdpa_backward_flop),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(
+        grad, q, k, v
+    ),
 }
 
 
@@ -117,7 +109,7 @@ class _Autocast:
 
 
 def measure_encoding(model: SentenceTransformer, task, dim: int, repeats: int, texts: int) -> list[dict]:
-    """Rows of variant, ratio (median, least, most), memory, share of peak and nDCG@10: fp32 is the reference; bf16 (fp16 on a GPU) beside it."""
+    """Rows of variant, ratio (median, least, most), memory, share of peak and nDCG@10: fp32, the reference, and bf16 (fp16 on a GPU)."""
     pages = list(task.corpus.values())[:texts]
     low = _low_precision()
     models = {"fp32": _Autocast(model, None), str(low).removeprefix("torch."): _Autocast(model, low)}

@@ -285,6 +285,9 @@ def test_a_strangers_model_evaluates_and_a_narrow_one_says_so(tiny_backbones, fi
     assert not (tmp_path / "o").exists()  # whole or not at all
     assert cli.main([stranger, *common, "--dims", "128", "8", "--narrow", "skip"]) == 0
     assert cli.main(["./no-such-model", *common]) == 2
+    capsys.readouterr()
+    assert cli.main([stranger, *common, "--dims", "8", "--beside", "./nobody"]) == 2
+    assert "./nobody: no such folder" in capsys.readouterr().err
     assert cli.main([stranger, "--data", str(tmp_path / "none.json")]) == 2
     assert cli.main([stranger, *common, "--dims", "0"]) == 2
 

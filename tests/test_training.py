@@ -13,8 +13,10 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
 
 from finmatryoshka import train_st
+from finmatryoshka.training.averaging import average_weights, starting_weights
 from finmatryoshka.training.trainer import last_complete_checkpoint
 
 from conftest import ROOT
@@ -140,6 +142,20 @@ def test_a_run_of_no_steps_averages_folders(train_flags, trained_folders, tmp_pa
     assert "give a folder trained from the same backbone" in capsys.readouterr().err
 
 
+def test_a_share_of_the_start_is_averaged_in_once_and_the_heads_keep_what_they_learned(trained_folders):
+    model = SentenceTransformer(trained_folders["bert"], trust_remote_code=True)[0].auto_model
+    start = starting_weights(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 1
+    average_weights(model, [start], 0.25)
+    for name, tensor in model.state_dict().items():
+        if "numeric_heads" in name:
+            assert name not in start
+        elif tensor.is_floating_point():
+            torch.testing.assert_close(tensor, start[name] + 0.75, msg=name)
+
+
 def test_two_processes_give_the_same_kind_of_result(train_flags, tmp_path):
     flags = train_flags(output_dir=tmp_path / "two", per_device_train_batch_size=4)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
@@ -170,6 +186,8 @@ BAD = [
     ({"precision": "fp16"}, "fp16 needs a GPU"),
     ({"precision": "fp8"}, "--precision fp8"),
     ({"projection_init": "noise"}, "'pca' or 'identity'"),
+    ({"average_with": "{tmp}/nowhere"}, "nowhere: no such folder"),
+    ({"average_with": "minilm"}, "minilm: no model trained here at dimensions 32, 16, 8"),
 ]
 
 

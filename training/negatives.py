@@ -32,6 +32,6 @@ def mined_negatives(model: SentenceTransformer, pairs: list, batch_size: int = 3
         Dataset.from_dict({"question": questions, "page": texts}), model, range_max=min(LAST_RANK, len(pages)), num_negatives=1,
         relative_margin=RELATIVE_MARGIN, output_format="n-tuple", batch_size=batch_size, verbose=False,
     )  # fmt: skip
-    if not len(mined):
+    if len(mined) == 0:
         raise ValueError("--hard_negatives: no question has a wrong page less similar than its own; train without it")
     return {(row["question"], pages[row["page"]].page_id): pages[row["negative_1"]] for row in mined}

@@ -293,8 +293,10 @@ def _siblings_together(pairs: list[SyntheticPair], rng: random.Random, size: int
 # --- windows and batches ------------------------------------------------------------------------------------------------
 
 
-def window(text: str, words: int, anchor: int, rng: random.Random) -> str:
-    """About ``words`` words of ``text`` that hold what stands at character ``anchor``."""
+def window(text: str, words: int | None, anchor: int, rng: random.Random) -> str:
+    """About ``words`` words of ``text`` that hold what stands at character ``anchor``; None for all of it."""
+    if not words:
+        return text
     spans = [match.start() for match in re.finditer(r"\S+", text)]
     if len(spans) <= words:
         return text
