@@ -67,7 +67,9 @@ class FinMatryoshkaConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         self.model_type = kwargs.pop("model_type", type(self).model_type)
         if self.model_type not in SUPPORTED_BACKBONES:
-            raise ValueError(f"backbone of type {self.model_type!r}: FinMatryoshka wraps {', '.join(SUPPORTED_BACKBONES)} encoders")
+            raise ValueError(
+                f"backbone of type {self.model_type!r}: FinMatryoshka wraps {', '.join(SUPPORTED_BACKBONES)} encoders"
+            )
         # The backbone's own class fills in its defaults and checks its fields; the result lies flat in this config.
         backbone = CONFIG_MAPPING[self.model_type](**kwargs).to_dict()
         kwargs = {name: value for name, value in backbone.items() if name not in self._own_fields()} | kwargs

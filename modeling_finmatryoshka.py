@@ -77,7 +77,9 @@ class FinMatryoshkaModel(PreTrainedModel):
         setattr(self, self.base_model_prefix, backbone)
         self.matryoshka_dims = list(config.matryoshka_dims)
         self.projection = nn.Linear(config.hidden_size, self.matryoshka_dims[0], bias=False)
-        self.numeric_heads = nn.ModuleDict({str(dim): NumericHead(dim, config.numeric_dropout) for dim in self.matryoshka_dims})
+        self.numeric_heads = nn.ModuleDict(
+            {str(dim): NumericHead(dim, config.numeric_dropout) for dim in self.matryoshka_dims}
+        )
         # BERT's pooler is part of its published weights but of no embedding: kept, never trained.
         if getattr(self.backbone, "pooler", None) is not None:
             self.backbone.pooler.requires_grad_(False)
@@ -157,7 +159,9 @@ class FinMatryoshkaModel(PreTrainedModel):
     # --- for those who have no sentence-transformers --------------------------------------------------------------
 
     @torch.inference_mode()
-    def encode(self, texts: list[str] | str, dim: int | None = None, prompt_name: str | None = None, batch_size: int = 32):
+    def encode(
+        self, texts: list[str] | str, dim: int | None = None, prompt_name: str | None = None, batch_size: int = 32
+    ):
         """Unit-length embeddings of ``texts``: (len(texts), dim) float32 array, or (dim,) for a single string.
 
         Args:
@@ -200,7 +204,9 @@ class FinMatryoshkaModel(PreTrainedModel):
         texts = [texts] if isinstance(texts, str) else list(texts)
         for position, text in enumerate(texts):
             if not isinstance(text, str):
-                raise TypeError(f"texts[{position}] is {type(text).__name__}, not a string: leave it out or write it as text")
+                raise TypeError(
+                    f"texts[{position}] is {type(text).__name__}, not a string: leave it out or write it as text"
+                )
         if prompt_name is not None and prompt_name not in self.config.prompts:
             raise ValueError(f"prompt_name={prompt_name!r}: this model has {', '.join(self.config.prompts)}")
         prompt = self.config.prompts[prompt_name] if prompt_name else ""
@@ -252,7 +258,11 @@ class FinMatryoshkaModel(PreTrainedModel):
         # The backbone's own save turns weight names back into the published ones and never splits into shards here.
         self.backbone.save_pretrained(save_directory, max_shard_size="1TB", **kwargs)
         prefixes = ("projection.", "numeric_heads.")
-        heads = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items() if name.startswith(prefixes)}
+        heads = {
+            name: tensor.detach().cpu().contiguous()
+            for name, tensor in self.state_dict().items()
+            if name.startswith(prefixes)
+        }
         save_file(heads, os.path.join(save_directory, HEADS_FILE), metadata={"format": "pt"})
         index = _index_of(save_directory, [BACKBONE_FILE, HEADS_FILE])
         with open(os.path.join(save_directory, self.config_class.transformers_weights), "w", encoding="utf-8") as file:

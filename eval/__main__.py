@@ -9,11 +9,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..sentence_transformers_config.folder import written_whole
-from ..training.data import DataError
-from .compare import compare_results, load_results
+from ..data.files import written_whole
+from ..data.schema import DataError
 from .retrieval import EvaluationError
 from .run import SECTIONS, EvaluationPlan, run_evaluation, write_results
+from .significance import compare_results, load_results
 from .tables import print_tables
 
 
@@ -22,14 +22,23 @@ def _parser() -> argparse.ArgumentParser:
         "python -m finmatryoshka.eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("models", nargs="+", help="model folders or Hub ids; 'minilm' is the packaged encoder")
-    parser.add_argument("--data", nargs="+", required=True, help="labelled sources: FinQA, TAT-QA or FinanceBench files, Hub ids, 'sample'")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        help="labelled sources: FinQA, TAT-QA or FinanceBench files, Hub ids, 'sample'",
+    )
     parser.add_argument("--corpus_data", nargs="+", default=[], help="sources whose pages are searched too")
-    parser.add_argument("--train_data", nargs="+", default=[], help="what constants, ridge, PCA and the seed's recipe are fitted on")
+    parser.add_argument(
+        "--train_data", nargs="+", default=[], help="what constants, ridge, PCA and the seed's recipe are fitted on"
+    )
     parser.add_argument("--base", help="the untouched encoder, for the baselines")
     parser.add_argument("--beside", nargs="+", default=[], help="further models, in the retrieval tables alone")
     parser.add_argument("--dims", nargs="+", type=int, default=[256, 128, 64])
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--narrow", choices=("fail", "skip"), default="fail", help="what to do with a model narrower than a dimension")
+    parser.add_argument(
+        "--narrow", choices=("fail", "skip"), default="fail", help="what to do with a model narrower than a dimension"
+    )
     parser.add_argument("--skip-invalid", action="store_true", help="leave out records without question or page")
     parser.add_argument("--output", help="folder for results.json, tables.md and pictures; replaced when complete")
     parser.add_argument("--seed", type=int, default=13)

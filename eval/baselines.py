@@ -6,8 +6,8 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.random_projection import GaussianRandomProjection
 from torch import nn
 
-from ..training.data import Example
-from .numbers import labelled
+from ..data.schema import Example
+from .numeric import labelled
 from .retrieval import EncodeOnce, RetrievalScores, RetrievalTask, evaluate_retrieval
 
 
@@ -22,7 +22,9 @@ class _Projected(EncodeOnce):
         self.project = project
 
     def _encode(self, encode, texts, truncate_dim=None, **kwargs):
-        return torch.from_numpy(np.ascontiguousarray(self.project(super()._encode(encode, texts, **kwargs).numpy(), truncate_dim))).float()
+        return torch.from_numpy(
+            np.ascontiguousarray(self.project(super()._encode(encode, texts, **kwargs).numpy(), truncate_dim))
+        ).float()
 
 
 def projection_baselines(
@@ -42,7 +44,8 @@ def projection_baselines(
         fitted = TruncatedSVD(min(max(dims), width - 1), random_state=seed).fit(vectors)
         systems["PCA"] = lambda values, dim: fitted.transform(values)[:, :dim]
     return {
-        name: {task.name: evaluate_retrieval(_Projected(base, project), task, dims) for task in tasks} for name, project in systems.items()
+        name: {task.name: evaluate_retrieval(_Projected(base, project), task, dims) for task in tasks}
+        for name, project in systems.items()
     }
 
 
@@ -55,10 +58,14 @@ class SeedProject(nn.Module):
         self.regressions = nn.ModuleDict({str(dim): nn.Linear(dim, 1) for dim in dims})
 
     def forward(self, vectors: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {dim: self.regressions[dim](projection(vectors)).squeeze(-1) for dim, projection in self.projections.items()}
+        return {
+            dim: self.regressions[dim](projection(vectors)).squeeze(-1) for dim, projection in self.projections.items()
+        }
 
 
-def seed_recipe(base: EncodeOnce, tasks: list[RetrievalTask], dims: list[int], train: list[Example], seed: int, epochs: int = 30) -> dict:
+def seed_recipe(
+    base: EncodeOnce, tasks: list[RetrievalTask], dims: list[int], train: list[Example], seed: int, epochs: int = 30
+) -> dict:
     """Re-run the earlier project: frozen ``base``, independent projections, regression on shuffled label ids.
 
     Returns ``loss`` (mean squared error on ids it did not see, of standardised label ids, mean over dimensions),
@@ -68,7 +75,9 @@ def seed_recipe(base: EncodeOnce, tasks: list[RetrievalTask], dims: list[int], t
     torch.manual_seed(seed)
     train = labelled(train)
     vectors = base.encode_query([example.question for example in train]).float()
-    answers = {answer: i for i, answer in enumerate(rng.permutation(sorted({str(example.number) for example in train})))}
+    answers = {
+        answer: i for i, answer in enumerate(rng.permutation(sorted({str(example.number) for example in train})))
+    }
     ids = np.array([answers[str(example.number)] for example in train], dtype=np.float64)
     ids = torch.from_numpy((ids - ids.mean()) / (ids.std() or 1.0)).float()
     held = torch.from_numpy(rng.random(len(ids)) < 0.2)

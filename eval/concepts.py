@@ -26,7 +26,10 @@ def concept_similarities(model, dims: list[int]) -> dict[int, np.ndarray]:
     shared = model if isinstance(model, EncodeOnce) else EncodeOnce(model)
     similarities = {}
     for dim in dims:
-        a, b = (shared.encode_query([pair[side] for pair in pairs], truncate_dim=dim).double().numpy() for side in ("a", "b"))
+        a, b = (
+            shared.encode_query([pair[side] for pair in pairs], truncate_dim=dim).double().numpy()
+            for side in ("a", "b")
+        )
         similarities[dim] = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     return similarities
 
@@ -37,7 +40,9 @@ def concept_scores(similarities: np.ndarray) -> dict[str, float]:
     by_class = {name: similarities[[pair["class"] == name for pair in pairs]] for name in CLASSES}
     labels = np.repeat([1, 0], [len(by_class["same"]), len(by_class["unrelated"])])
     figures = {f"mean_{name}": float(values.mean()) for name, values in by_class.items()}
-    figures["auc_same_unrelated"] = float(roc_auc_score(labels, np.concatenate([by_class["same"], by_class["unrelated"]])))
+    figures["auc_same_unrelated"] = float(
+        roc_auc_score(labels, np.concatenate([by_class["same"], by_class["unrelated"]]))
+    )
     figures["unrelated_under_0.3"] = float((by_class["unrelated"] < 0.3).mean())
     for pair, similarity in zip(pairs, similarities):
         if pair["subset"] == "seed":

@@ -6,7 +6,7 @@ Recall@k is the share of a question's ``gold_inds`` among its k best facts, aver
 
 import numpy as np
 
-from ..training.data import Example
+from ..data.schema import Example
 from .retrieval import EncodeOnce, _cosine
 
 CUTOFFS = (3, 5)

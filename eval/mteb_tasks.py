@@ -4,7 +4,7 @@ from datasets import Dataset
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from ..training.data import load_source
+from ..data.loading import load_source
 from .run import retrieval_task
 
 

@@ -58,7 +58,14 @@ def _quality_over_dimension(task: str, part: dict):
     for (name, by_dim), style in zip(dense.items(), _STYLES * 3):
         dims = sorted(map(int, by_dim))
         color, marker, line = style
-        axes.plot(dims, [by_dim[str(d)]["ndcg@10"] for d in dims], color=color, marker=marker, linestyle=line, label=_short(name))
+        axes.plot(
+            dims,
+            [by_dim[str(d)]["ndcg@10"] for d in dims],
+            color=color,
+            marker=marker,
+            linestyle=line,
+            label=_short(name),
+        )
     for name, by_dim in part["systems"].items():
         if "0" in by_dim:
             axes.axhline(by_dim["0"]["ndcg@10"], color="black", linewidth=2.5, alpha=0.4, label=name)
@@ -79,7 +86,12 @@ def _ndcg_over_bytes(cost: dict):
         axes.plot(*zip(*[p[:2] for p in points]), color=color, marker=marker, linestyle=line, label=storage)
         for size, ndcg, dim in points:
             axes.annotate(str(dim), (size, ndcg), textcoords="offset points", xytext=(4, 4), fontsize=7)
-    axes.set(xscale="log", xlabel="bytes per stored vector", ylabel="nDCG@10", title=f"Vector cost of {_short(name)} (labels: dimensions)")
+    axes.set(
+        xscale="log",
+        xlabel="bytes per stored vector",
+        ylabel="nDCG@10",
+        title=f"Vector cost of {_short(name)} (labels: dimensions)",
+    )
     axes.legend(fontsize=8, loc="lower right")
     return figure
 

@@ -1,6 +1,6 @@
 """Page retrieval by the protocol of MTEB's FinQARetrieval, at every dimension, for anything that ranks pages.
 
-A page is the corpus document (`training.data.page_text`), a distinct question the query, one page relevant; nDCG@10 is the
+A page is the corpus document (`data.finqa.page_text`), a distinct question the query, one page relevant; nDCG@10 is the
 main figure. The measuring itself is sentence-transformers' InformationRetrievalEvaluator, one per dimension inside a
 SequentialEvaluator; each text is encoded once and truncated for every dimension.
 """
@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import SequentialEvaluator
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
-from ..training.data import Example, Page
+from ..data.schema import Example, Page
 
 MAIN_METRIC = "ndcg@10"
 CUTOFFS = [1, 5, 10, 100]
@@ -45,9 +45,13 @@ class RetrievalTask:
         for query_id, query in self.queries.items():
             pages = self.relevant.get(query_id)
             if not pages:
-                raise EvaluationError(f"{self.name}: query {query_id} ({query[:60]!r}) has no relevant page; leave it out")
+                raise EvaluationError(
+                    f"{self.name}: query {query_id} ({query[:60]!r}) has no relevant page; leave it out"
+                )
             for page in pages - self.corpus.keys():
-                raise EvaluationError(f"{self.name}: query {query_id} names page {page!r}, which the corpus does not hold")
+                raise EvaluationError(
+                    f"{self.name}: query {query_id} names page {page!r}, which the corpus does not hold"
+                )
 
     @classmethod
     def of(cls, name: str, examples: list[Example], corpus: list[Page] = ()) -> "RetrievalTask":
@@ -176,7 +180,9 @@ def evaluate_retrieval(
 
 
 def _scores(evaluator: _RankingEvaluator, computed: dict) -> RetrievalScores:
-    metrics = {name.replace("@k", f"@{k}"): float(value) for name, by_k in computed.items() for k, value in by_k.items()}
+    metrics = {
+        name.replace("@k", f"@{k}"): float(value) for name, by_k in computed.items() for k, value in by_k.items()
+    }
     for k in CUTOFFS:
         precision, recall = metrics[f"precision@{k}"], metrics[f"recall@{k}"]
         metrics[f"f1@{k}"] = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
@@ -187,14 +193,18 @@ def score_matrix(task: RetrievalTask, scores: np.ndarray) -> RetrievalScores:
     """Figures of any (queries × documents) score matrix, rows and columns in the task's order."""
     evaluator = make_evaluator(task, [0]).evaluators[0]
     ids = list(task.corpus)
-    hits = [[{"corpus_id": ids[i], "score": float(row[i])} for i in np.argsort(-row, kind="stable")[:100]] for row in scores]
+    hits = [
+        [{"corpus_id": ids[i], "score": float(row[i])} for i in np.argsort(-row, kind="stable")[:100]] for row in scores
+    ]
     return _scores(evaluator, evaluator.compute_metrics(hits))
 
 
 def bm25_scores(task: RetrievalTask) -> np.ndarray:
     """(queries × documents) BM25 scores: bm25s' Lucene variant, English stop words, no stemming."""
     retriever = bm25s.BM25()
-    retriever.index(bm25s.tokenize(list(task.corpus.values()), stopwords="en", show_progress=False), show_progress=False)
+    retriever.index(
+        bm25s.tokenize(list(task.corpus.values()), stopwords="en", show_progress=False), show_progress=False
+    )
     queries = bm25s.tokenize(list(task.queries.values()), stopwords="en", return_ids=False, show_progress=False)
     return np.stack([retriever.get_scores(tokens) if tokens else np.zeros(len(task.corpus)) for tokens in queries])
 

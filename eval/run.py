@@ -10,18 +10,20 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
+from ..data.decontamination import Decontamination
+from ..data.encoders import packaged_minilm
+from ..data.loading import load_source
+from ..data.numbers import SignedLogScaler
+from ..data.schema import Example, Page, Source
 from ..modeling_finmatryoshka import HEADS_FILE
-from ..training.backbone import packaged_minilm
-from ..training.data import Example, Page, Separation, Source, load_source
-from ..training.numbers import SignedLogScaler
 from .baselines import projection_baselines, seed_recipe
 from .concepts import concept_scores, concept_similarities
-from .cost import evaluate_cost
+from .environment import describe_machine
 from .facts import evaluate_facts
-from .machine import describe_machine
-from .numbers import evaluate_numbers, labelled, predict_z
+from .geometry import embedding_quality
+from .numeric import evaluate_numbers, labelled, predict_z
 from .plots import write_pictures
-from .quality import embedding_quality
+from .quantization import evaluate_cost
 from .retrieval import (
     EncodeOnce,
     EvaluationError,
@@ -91,8 +93,8 @@ def run_evaluation(plan: EvaluationPlan) -> tuple[dict, dict]:
     base = EncodeOnce(load_model(plan.base)) if plan.base else None
     examples = [example for source in sources for example in source.examples]
     # What baselines are fitted on is separated as training data is: a ridge that saw the answers would prove nothing.
-    separation = Separation.of(examples)
-    train = [example for example in train if separation.reason(example) is None]
+    decontamination = Decontamination.of(examples)
+    train = [example for example in train if decontamination.reason(example) is None]
     base_train = train if base is not None else []
     steps = tqdm([s for s in SECTIONS if s in plan.sections], desc="evaluating")
     for section in steps:
@@ -107,7 +109,9 @@ def run_evaluation(plan: EvaluationPlan) -> tuple[dict, dict]:
             results["quality"] = {n: _quality(m, tasks[0], dims[n]) for n, m in shared.items()}
         elif section == "concepts":
             pictures["concepts"] = {n: concept_similarities(m, dims[n]) for n, m in shared.items()}
-            results["concepts"] = {n: {d: concept_scores(s) for d, s in by_dim.items()} for n, by_dim in pictures["concepts"].items()}
+            results["concepts"] = {
+                n: {d: concept_scores(s) for d, s in by_dim.items()} for n, by_dim in pictures["concepts"].items()
+            }
         elif section == "cost":
             results["cost"] = {n: evaluate_cost(m, tasks[0], dims[n]) for n, m in shared.items()}
     name = next(iter(models))
@@ -130,7 +134,9 @@ def load_model(name: str) -> SentenceTransformer:
     try:
         return SentenceTransformer(path, trust_remote_code=os.path.isfile(os.path.join(path, HEADS_FILE)))
     except Exception as error:  # the clients' errors have no common base
-        raise EvaluationError(f"{name}: cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0][:120]})") from None
+        raise EvaluationError(
+            f"{name}: cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0][:120]})"
+        ) from None
 
 
 def usable_dims(name: str, model, plan: EvaluationPlan) -> list[int]:
@@ -141,7 +147,9 @@ def usable_dims(name: str, model, plan: EvaluationPlan) -> list[int]:
             raise EvaluationError(f"dimension {dim}: must be positive")
     wide = [dim for dim in plan.dims if dim > width]
     if wide and plan.narrow == "fail":
-        raise EvaluationError(f"{name} is {width} wide, dimension {wide[0]} asked for; pass --dims up to {width} or --narrow skip")
+        raise EvaluationError(
+            f"{name} is {width} wide, dimension {wide[0]} asked for; pass --dims up to {width} or --narrow skip"
+        )
     usable = [dim for dim in plan.dims if dim <= width]
     if not usable:
         raise EvaluationError(f"{name} is {width} wide: none of the dimensions {plan.dims} is left")
@@ -174,7 +182,8 @@ def _retrieval(tasks, shared, others, dims, base, train, plan) -> dict:
         systems["BM25"] = {0: score_matrix(task, lexical)}
         for name, model in shared.items():
             systems[f"{name} + BM25"] = {
-                dim: score_matrix(task, reciprocal_rank_fusion(lexical, similarity_matrix(model, task, dim))) for dim in dims[name]
+                dim: score_matrix(task, reciprocal_rank_fusion(lexical, similarity_matrix(model, task, dim)))
+                for dim in dims[name]
             }
         if base is not None:
             width = base.get_embedding_dimension()
@@ -189,7 +198,9 @@ def _retrieval(tasks, shared, others, dims, base, train, plan) -> dict:
             "sha256": hashlib.sha256(json.dumps([task.queries, sorted(task.corpus)]).encode()).hexdigest(),
             "systems": {name: {str(dim): s.metrics for dim, s in by_dim.items()} for name, by_dim in systems.items()},
             "ndcg_by_query": {
-                name: {str(dim): s.ndcg_by_query for dim, s in by_dim.items()} for name, by_dim in systems.items() if name in shared
+                name: {str(dim): s.ndcg_by_query for dim, s in by_dim.items()}
+                for name, by_dim in systems.items()
+                if name in shared
             },
         }
         if seed:

@@ -3,7 +3,17 @@
 from rich.console import Console
 from rich.table import Table
 
-RETRIEVAL_COLUMNS = ("ndcg@10", "mrr@10", "map@100", "recall@1", "recall@5", "recall@10", "recall@100", "precision@5", "f1@5")
+RETRIEVAL_COLUMNS = (
+    "ndcg@10",
+    "mrr@10",
+    "map@100",
+    "recall@1",
+    "recall@5",
+    "recall@10",
+    "recall@100",
+    "precision@5",
+    "f1@5",
+)
 
 
 def result_tables(results: dict) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -28,14 +38,20 @@ def result_tables(results: dict) -> list[tuple[str, list[str], list[list[str]]]]
     ]
     if facts:
         tables.append(
-            ("Fact retrieval within the page (FinQA's recall)", ["system", "dim", "recall@3", "chance@3", "recall@5", "chance@5"], facts)
+            (
+                "Fact retrieval within the page (FinQA's recall)",
+                ["system", "dim", "recall@3", "chance@3", "recall@5", "chance@5"],
+                facts,
+            )
         )
     for name, by_task in results.get("numbers", {}).items():
         for task, numbers in by_task.items():
             columns = list(numbers["constant"])
             rows = [["constant", "–", *(f"{numbers['constant'][c]:.4f}" for c in columns)]]
             for system in ("ridge", "heads"):
-                rows += [[system, str(dim), *(f"{s[c]:.4f}" for c in columns)] for dim, s in numbers.get(system, {}).items()]
+                rows += [
+                    [system, str(dim), *(f"{s[c]:.4f}" for c in columns)] for dim, s in numbers.get(system, {}).items()
+                ]
             title = f"Numbers of {name}: {numbers['n']} unseen answers of {task} (Huber in z units)"
             tables.append((title, ["predictor", "dim", *columns], rows))
     for section, title in (("quality", "Embedding quality"), ("concepts", "Concepts")):

@@ -12,11 +12,11 @@ import tempfile
 from datasets import Dataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
+from finmatryoshka.data.numbers import SignedLogScaler
+from finmatryoshka.data.schema import numeric_text
 from finmatryoshka.sentence_transformers_config.folder import write_folder
 from finmatryoshka.training.backbone import as_sentence_transformer, load_finmatryoshka
-from finmatryoshka.training.data import numeric_text
 from finmatryoshka.training.losses import FinMatryoshkaLoss
-from finmatryoshka.training.numbers import SignedLogScaler
 
 source, target = sys.argv[1:]
 rows = [
@@ -40,6 +40,8 @@ with tempfile.TemporaryDirectory() as work:
     arguments = SentenceTransformerTrainingArguments(
         f"{work}/run", max_steps=2, per_device_train_batch_size=4, save_strategy="no", report_to="none"
     )
-    SentenceTransformerTrainer(model=model, args=arguments, train_dataset=dataset, loss=FinMatryoshkaLoss(model)).train()
+    SentenceTransformerTrainer(
+        model=model, args=arguments, train_dataset=dataset, loss=FinMatryoshkaLoss(model)
+    ).train()
     write_folder(model, target)
 print(f"written: {target}")

@@ -6,7 +6,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util.quantization import quantize_embeddings
 
-from finmatryoshka.training.data import load_source
+from finmatryoshka.data.loading import load_source
 
 model = SentenceTransformer(sys.argv[1], truncate_dim=64)
 source = load_source("sample", "validation")
@@ -22,4 +22,6 @@ restored = (stored.astype(np.float32) + 128) * (ranges[1] - ranges[0]) / 255 + r
 best = np.argsort(-(restored @ query))[:3]  # the float query against the stored bytes: rescoring needs nothing more
 print(example.question)
 for i in best:
-    print(f"{restored[i] @ query:.3f}  {pages[i].page_id}{'  <- the page' if pages[i].page_id == example.page.page_id else ''}")
+    print(
+        f"{restored[i] @ query:.3f}  {pages[i].page_id}{'  <- the page' if pages[i].page_id == example.page.page_id else ''}"
+    )

@@ -16,7 +16,9 @@ from .publish import PublishError, list_files, publish
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        "python -m finmatryoshka.sentence_transformers_config", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m finmatryoshka.sentence_transformers_config",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("check", "card", "publish"):
@@ -41,7 +43,11 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.dry_run:
         for name, size in list_files(arguments.folder):
             print(f"{size:>12,}  {name}")
-        print((arguments.folder / "README.md").read_text() if (arguments.folder / "README.md").is_file() else "no card yet")
+        print(
+            (arguments.folder / "README.md").read_text()
+            if (arguments.folder / "README.md").is_file()
+            else "no card yet"
+        )
         return 0
     try:
         print(publish(arguments.folder, arguments.repo_id, arguments.public))

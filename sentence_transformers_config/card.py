@@ -65,7 +65,9 @@ def write_card(folder: Path, results: dict, model_id: str, results_file: str = "
         max_seq_length=config["max_seq_length"],
         retrieval_tables="\n\n".join(_markdown(t, 4) for t in tables if t[0].startswith("Page retrieval")),
         cost_table="\n\n".join(_markdown(t) for t in tables if t[0].startswith("Vector cost")),
-        number_tables="\n\n".join(_markdown(t) for t in tables if not t[0].startswith(("Page retrieval", "Vector cost"))),
+        number_tables="\n\n".join(
+            _markdown(t) for t in tables if not t[0].startswith(("Page retrieval", "Vector cost"))
+        ),
         numeric_limit=numeric_limit(results, name),
         prompts_note=", which this model has none of" if not any(config["prompts"].values()) else "",
         training=training_section(training, used),
@@ -127,7 +129,10 @@ def model_index(results: dict, name: str) -> list[EvalResult]:
 
 def numeric_limit(results: dict, name: str) -> str:
     """A sentence per task that says how rough, from the figures."""
-    return " ".join(_roughness(task, numbers) for task, numbers in results.get("numbers", {}).get(name, {}).items()) or "not measured here."
+    return (
+        " ".join(_roughness(task, numbers) for task, numbers in results.get("numbers", {}).get(name, {}).items())
+        or "not measured here."
+    )
 
 
 def _roughness(task: str, numbers: dict) -> str:

@@ -113,7 +113,10 @@ def check_doors(folder: Path) -> list[str]:
     """The doors of ``folder`` that fail, or give other vectors than plain sentence-transformers, in a clean process."""
     with tempfile.TemporaryDirectory() as elsewhere:
         done = subprocess.run(
-            [sys.executable, "-c", _DOORS, str(folder.resolve()), str(TOLERANCE)], cwd=elsewhere, capture_output=True, text=True
+            [sys.executable, "-c", _DOORS, str(folder.resolve()), str(TOLERANCE)],
+            cwd=elsewhere,
+            capture_output=True,
+            text=True,
         )
     if done.returncode:
         return [f"doors: {done.stderr.strip().splitlines()[-1][:200]}"]

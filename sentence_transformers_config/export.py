@@ -63,7 +63,11 @@ def quantize(model: SentenceTransformer, place: str) -> None:
     graph = onnx.load(f"{place}/onnx/model.onnx").graph
     shapes = {weight.name: weight.dims for weight in graph.initializer}
     products = [node for node in graph.node if node.op_type == "MatMul"]
-    excluded = [node.name for node in products if node.input[1] not in shapes or shapes[node.input[1]][0] > shapes[node.input[1]][1]]
+    excluded = [
+        node.name
+        for node in products
+        if node.input[1] not in shapes or shapes[node.input[1]][0] > shapes[node.input[1]][1]
+    ]
     config = AutoQuantizationConfig.avx512_vnni(
         is_static=False, per_channel=True, operators_to_quantize=["MatMul"], nodes_to_exclude=excluded
     )
@@ -111,7 +115,9 @@ class FastEmbed:
 
 
 def load(folder: str, backend: str, int8: bool) -> SentenceTransformer:
-    return SentenceTransformer(folder, backend=backend, model_kwargs=INT8[backend] if int8 else {"file_name": _plain(backend)})
+    return SentenceTransformer(
+        folder, backend=backend, model_kwargs=INT8[backend] if int8 else {"file_name": _plain(backend)}
+    )
 
 
 def _plain(backend: str) -> str:
@@ -143,7 +149,9 @@ def speed_ups(models: dict, pages: list[str], reference: str, repeats: int = 3) 
             start = time.perf_counter()
             model.encode_document(pages, batch_size=8, show_progress_bar=False)
             seconds[name].append(time.perf_counter() - start)
-    return {name: sorted(base / own for base, own in zip(seconds[reference][1:], own[1:])) for name, own in seconds.items()}
+    return {
+        name: sorted(base / own for base, own in zip(seconds[reference][1:], own[1:])) for name, own in seconds.items()
+    }
 
 
 def main() -> None:
@@ -167,12 +175,17 @@ def main() -> None:
     print(f"| backend | largest difference | least cosine | {quality} | pages per second, ratio |")
     print("| --- | --- | --- | --- | --- |")
     for name, model in models.items():
-        vectors = [model.encode_query(questions, show_progress_bar=False), model.encode_document(pages, show_progress_bar=False)]
+        vectors = [
+            model.encode_query(questions, show_progress_bar=False),
+            model.encode_document(pages, show_progress_bar=False),
+        ]
         exact = exact or vectors
         stacked, against = np.concatenate(vectors), np.concatenate(exact)
         ratio = f"{statistics.median(faster[name]):.2f} ({faster[name][0]:.2f}–{faster[name][-1]:.2f})"
         difference, cosine = np.abs(stacked - against).max(), (stacked * against).sum(1).min()
-        print(f"| {name} | {difference:.1e} | {cosine:.4f} | {ndcg_at_10(*vectors, relevant):.4f} | {ratio} |", flush=True)
+        print(
+            f"| {name} | {difference:.1e} | {cosine:.4f} | {ndcg_at_10(*vectors, relevant):.4f} | {ratio} |", flush=True
+        )
 
 
 if __name__ == "__main__":

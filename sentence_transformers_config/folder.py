@@ -2,11 +2,11 @@
 
 import json
 import os
-import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
+
+from ..data.files import written_whole
 
 # text-embeddings-inference and sentence-transformers 2 to 6 read this spelling; newer versions write others.
 MODULES = [
@@ -19,26 +19,9 @@ MODULES = [
 DENSE_KEYS = ("in_features", "out_features", "bias", "activation_function")
 
 
-@contextmanager
-def written_whole(path: str | os.PathLike):
-    """A folder beside ``path`` to write into, moved to ``path`` when the block ends well, removed when it does not."""
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
-        yield beside
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    if path.exists():
-        os.replace(path, old)
-    os.replace(beside, path)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def write_folder(model: SentenceTransformer, path: str | os.PathLike, extra: dict[str, str | bytes] | None = None) -> None:
+def write_folder(
+    model: SentenceTransformer, path: str | os.PathLike, extra: dict[str, str | bytes] | None = None
+) -> None:
     """Save a FinMatryoshka SentenceTransformer to ``path`` so that every door opens it.
 
     Args:
@@ -52,13 +35,6 @@ def write_folder(model: SentenceTransformer, path: str | os.PathLike, extra: dic
         for name, content in (extra or {}).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def replace_file(path: Path, content: str) -> None:
-    """Write ``content`` beside ``path`` and move it there."""
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(content, encoding="utf-8")
-    os.replace(beside, path)
 
 
 def write_layout(model: SentenceTransformer, folder: Path) -> None:

@@ -20,7 +20,11 @@ def list_files(folder: str | Path) -> list[tuple[str, int]]:
 
 
 def publish(
-    folder: str | Path, repo_id: str, public: bool = False, message: str = "Publish FinMatryoshka", api: HfApi | None = None
+    folder: str | Path,
+    repo_id: str,
+    public: bool = False,
+    message: str = "Publish FinMatryoshka",
+    api: HfApi | None = None,
 ) -> str:
     """Check ``folder`` and send all of it to ``repo_id`` in one commit; returns the commit's address.
 

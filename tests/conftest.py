@@ -23,7 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from finmatryoshka.training.sample import generate_finqa
+from finmatryoshka.data.sample import generate_finqa
 
 ROOT = Path(__file__).parent.parent
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
@@ -154,9 +154,15 @@ def run_outside():
             "import transformers, datasets\n"
             "transformers.utils.logging.disable_progress_bar()\n"
         )
-        environment = os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_MODULES_CACHE": str(Path(cwd) / "modules")} | variables
+        environment = (
+            os.environ
+            | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_MODULES_CACHE": str(Path(cwd) / "modules")}
+            | variables
+        )
         environment.pop("PYTHONPATH", None)
-        done = subprocess.run([sys.executable, "-c", prelude + code], cwd=cwd, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", prelude + code], cwd=cwd, env=environment, capture_output=True, text=True
+        )
         assert variables.get("HF_TOKEN", "no token") not in done.stdout + done.stderr
         assert done.returncode == 0, done.stderr
         if check_stderr:

@@ -115,7 +115,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def whoami(self, data):
         if self._authorised():
-            self._send(200, {"type": "user", "name": "tester", "orgs": [{"name": "org"}], "auth": {"accessToken": {"role": "write"}}})
+            self._send(
+                200,
+                {
+                    "type": "user",
+                    "name": "tester",
+                    "orgs": [{"name": "org"}],
+                    "auth": {"accessToken": {"role": "write"}},
+                },
+            )
 
     def create(self, data):
         if not self._authorised():
@@ -176,7 +184,10 @@ class _Handler(BaseHTTPRequestHandler):
         digest = hashlib.sha1(repr(sorted((k, hashlib.sha1(v).hexdigest()) for k, v in tree.items())).encode())
         sha = digest.hexdigest()
         self.hub.repos[repo]["commits"].append((sha, tree))
-        self._send(200, {"success": True, "commitOid": sha, "commitUrl": f"{self.hub.url}/{repo}/commit/{sha}", "hookOutput": ""})
+        self._send(
+            200,
+            {"success": True, "commitOid": sha, "commitUrl": f"{self.hub.url}/{repo}/commit/{sha}", "hookOutput": ""},
+        )
 
     def info(self, data, repo, revision="main"):
         if self._known(repo):
@@ -187,24 +198,44 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             siblings = [{"rfilename": name} for name in sorted(files)]
             self._send(
-                200, {"id": repo, "modelId": repo, "sha": sha, "private": self.hub.repos[repo]["private"], "siblings": siblings, "tags": []}
+                200,
+                {
+                    "id": repo,
+                    "modelId": repo,
+                    "sha": sha,
+                    "private": self.hub.repos[repo]["private"],
+                    "siblings": siblings,
+                    "tags": [],
+                },
             )
 
     def tree(self, data, repo, revision, path=None):
         if self._known(repo):
-            names = {n: c for n, c in self.hub.files(repo, revision).items() if not path or n.startswith(path.strip("/") + "/")}
+            names = {
+                n: c
+                for n, c in self.hub.files(repo, revision).items()
+                if not path or n.startswith(path.strip("/") + "/")
+            }
             if path and not names:
                 self._send(404, {"error": "no such folder"}, {"X-Error-Code": "EntryNotFound"})
                 return
             self._send(
-                200, [{"type": "file", "path": n, "size": len(c), "oid": hashlib.sha1(c).hexdigest()} for n, c in sorted(names.items())]
+                200,
+                [
+                    {"type": "file", "path": n, "size": len(c), "oid": hashlib.sha1(c).hexdigest()}
+                    for n, c in sorted(names.items())
+                ],
             )
 
     def refs(self, data, repo):
         if self._known(repo):
             self._send(
                 200,
-                {"branches": [{"name": "main", "ref": "refs/heads/main", "targetCommit": self.hub.head(repo)}], "tags": [], "converts": []},
+                {
+                    "branches": [{"name": "main", "ref": "refs/heads/main", "targetCommit": self.hub.head(repo)}],
+                    "tags": [],
+                    "converts": [],
+                },
             )
 
     def resolve(self, data, repo, revision, name, method):

@@ -1,4 +1,4 @@
-"""training/data.py and training/sample.py: schemas, splitting, contamination, and errors in one line."""
+"""data/ and training/sample.py: schemas, splitting, contamination, and errors in one line."""
 
 import gzip
 import json
@@ -6,9 +6,13 @@ import math
 
 import pytest
 
-from finmatryoshka.training.data import DataError, Separation, load_data, load_source, numeric_text, page_text, parse_records, shingles
-from finmatryoshka.training.numbers import execute_program
-from finmatryoshka.training.sample import generate_finqa
+from finmatryoshka.data.decontamination import Decontamination, shingles
+from finmatryoshka.data.finqa import page_text
+from finmatryoshka.data.loading import load_source, parse_records
+from finmatryoshka.data.finqa import execute_program
+from finmatryoshka.data.sample import generate_finqa
+from finmatryoshka.data.schema import DataError
+from finmatryoshka.data.splits import load_data
 
 
 def test_sample_programs_give_the_answers_and_gold_rows_exist():
@@ -59,7 +63,12 @@ def test_flat_finqa_schema_of_the_hub_reads_like_the_nested_one():
 
 
 def test_evidence_schema_executes_its_program():
-    record = {"question": "q?", "facts": ["a fact"], "table": [["", "2009"], ["x", "637"]], "program": "divide(637, const_5)"}
+    record = {
+        "question": "q?",
+        "facts": ["a fact"],
+        "table": [["", "2009"], ["x", "637"]],
+        "program": "divide(637, const_5)",
+    }
     (example,) = parse_records([record], "x").examples
     assert example.number == pytest.approx(127.4) and example.fact == "a fact"
     assert example.page.text == "a fact" + str(record["table"])
@@ -75,7 +84,9 @@ def test_tatqa_schema(tatqa_contexts):
 
 def test_financebench_and_corpus_schemas(tmp_path):
     bench = parse_records([{"question": "q?", "answer": "$ 5.0", "evidence": [{"evidence_text": "page one"}]}], "b")
-    assert bench.schema == "financebench" and bench.examples[0].page.text == "page one" and bench.examples[0].number == 5
+    assert (
+        bench.schema == "financebench" and bench.examples[0].page.text == "page one" and bench.examples[0].number == 5
+    )
     path = tmp_path / "pages.jsonl.gz"
     with gzip.open(path, "wt") as file:
         file.write(json.dumps({"text": "a page", "document": "X_2015", "page": 3, "company": "X", "year": 2015}) + "\n")
@@ -103,24 +114,16 @@ def test_evaluation_never_reaches_training_by_question_page_or_text(tmp_path):
 
 def test_separation_sees_part_of_a_page():
     page = parse_records(generate_finqa(1)[:1], "x").examples
-    separation = Separation.of(page)
+    decontamination = Decontamination.of(page)
     words = page[0].page.text.split()
-    assert separation.leaks("Something else first. " + " ".join(words[10:40]))
-    assert not separation.leaks("nothing of the kind is written here and nothing at all is shared with that page")
+    assert decontamination.leaks("Something else first. " + " ".join(words[10:40]))
+    assert not decontamination.leaks("nothing of the kind is written here and nothing at all is shared with that page")
 
 
 def test_local_files_without_eval_data_hold_out_whole_companies(finqa_files):
     data = load_data([finqa_files["train"]], holdout=0.4)
     assert data.train and data.eval_examples
     assert not {e.page.company for e in data.train} & {e.page.company for e in data.eval_examples}
-
-
-def test_dataset_columns(finqa_files):
-    dataset = load_data([finqa_files["train"]], [finqa_files["eval"]]).dataset_dict()
-    assert set(dataset) == {"train", "evaluation"}
-    assert set(dataset["train"].column_names) == {"question", "page", "fact", "numeric", "number", "page_id", "company", "year"}
-    row = dataset["train"][0]
-    assert row["numeric"] == numeric_text(row["question"], row["fact"])
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,9 @@ def test_bad_files_are_one_clear_line(tmp_path, content, message):
 def test_skip_invalid_counts_what_it_leaves_out():
     good = generate_finqa(1)[0]
     source = parse_records(
-        [good, good | {"qa": {"question": " "}}, good | {"pre_text": [], "post_text": [], "table": []}], "x", skip_invalid=True
+        [good, good | {"qa": {"question": " "}}, good | {"pre_text": [], "post_text": [], "table": []}],
+        "x",
+        skip_invalid=True,
     )
     assert source.skipped == 2 and len(source.examples) == 1
 

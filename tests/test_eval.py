@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from finmatryoshka.data.loading import parse_records
+from finmatryoshka.data.numbers import SignedLogScaler
+from finmatryoshka.data.sample import generate_finqa
 from finmatryoshka.eval import __main__ as cli
-from finmatryoshka.eval.compare import compare_results, paired_bootstrap
 from finmatryoshka.eval.concepts import CLASSES, concept_scores, load_concepts
-from finmatryoshka.eval.cost import evaluate_cost
 from finmatryoshka.eval.facts import evaluate_facts, recall_at
-from finmatryoshka.eval.numbers import (
+from finmatryoshka.eval.geometry import embedding_quality
+from finmatryoshka.eval.numeric import (
     best_constant,
     huber,
     magnitude_accuracy,
@@ -24,7 +26,7 @@ from finmatryoshka.eval.numbers import (
     sign_accuracy,
     spearman,
 )
-from finmatryoshka.eval.quality import embedding_quality
+from finmatryoshka.eval.quantization import evaluate_cost
 from finmatryoshka.eval.retrieval import (
     EncodeOnce,
     EvaluationError,
@@ -34,9 +36,7 @@ from finmatryoshka.eval.retrieval import (
     reciprocal_rank_fusion,
     score_matrix,
 )
-from finmatryoshka.training.data import parse_records
-from finmatryoshka.training.numbers import SignedLogScaler
-from finmatryoshka.training.sample import generate_finqa
+from finmatryoshka.eval.significance import compare_results, paired_bootstrap
 
 from conftest import DIMS, ROOT
 
@@ -57,9 +57,13 @@ class Lookup:
     encode_document = encode_query
 
 
-TASK = RetrievalTask("toy", {"q1": "one", "q2": "two"}, {"a": "A", "b": "B", "c": "C", "d": "D"}, {"q1": {"a"}, "q2": {"b", "c"}})
+TASK = RetrievalTask(
+    "toy", {"q1": "one", "q2": "two"}, {"a": "A", "b": "B", "c": "C", "d": "D"}, {"q1": {"a"}, "q2": {"b", "c"}}
+)
 # both rank b, a, d, c
-TOY = Lookup({"one": [1.0, 0.0], "two": [0.9, 0.1], "A": [0.8, 0.6], "B": [1.0, 0.1], "C": [-1.0, 0.0], "D": [0.0, 1.0]})
+TOY = Lookup(
+    {"one": [1.0, 0.0], "two": [0.9, 0.1], "A": [0.8, 0.6], "B": [1.0, 0.1], "C": [-1.0, 0.0], "D": [0.0, 1.0]}
+)
 
 
 def test_retrieval_figures_by_hand():
@@ -70,7 +74,9 @@ def test_retrieval_figures_by_hand():
     assert scores.ndcg == pytest.approx((ndcg_q1 + ndcg_q2) / 2)
     assert scores.metrics["mrr@10"] == pytest.approx((0.5 + 1) / 2)
     assert scores.metrics["map@100"] == pytest.approx((0.5 + (1 + 2 / 4) / 2) / 2)
-    assert scores.metrics["recall@1"] == pytest.approx((0 + 0.5) / 2) and scores.metrics["precision@1"] == pytest.approx(0.5)
+    assert scores.metrics["recall@1"] == pytest.approx((0 + 0.5) / 2) and scores.metrics[
+        "precision@1"
+    ] == pytest.approx(0.5)
     assert scores.metrics["f1@1"] == pytest.approx(2 * 0.5 * 0.25 / 0.75)
     assert scores.metrics["recall@5"] == 1.0
 
@@ -97,11 +103,15 @@ def test_score_matrix_agrees_with_the_evaluator():
 
 
 def test_bm25_is_bm25s_and_fusion_is_reciprocal_ranks():
-    task = RetrievalTask("t", {"q": "net sales of alder"}, {"a": "alder net sales", "b": "birch interest", "c": "net"}, {"q": {"a"}})
+    task = RetrievalTask(
+        "t", {"q": "net sales of alder"}, {"a": "alder net sales", "b": "birch interest", "c": "net"}, {"q": {"a"}}
+    )
     scores = bm25_scores(task)
     assert scores.shape == (1, 3) and scores[0].argmax() == 0 and scores[0, 1] == 0
     retriever = bm25s.BM25()
-    retriever.index(bm25s.tokenize(list(task.corpus.values()), stopwords="en", show_progress=False), show_progress=False)
+    retriever.index(
+        bm25s.tokenize(list(task.corpus.values()), stopwords="en", show_progress=False), show_progress=False
+    )
     np.testing.assert_allclose(scores[0], retriever.get_scores(["net", "sales", "alder"]), rtol=1e-6)
     fused = reciprocal_rank_fusion(np.array([[3.0, 2.0, 1.0]]), np.array([[1.0, 3.0, 2.0]]))
     np.testing.assert_allclose(fused, [[1 / 61 + 1 / 63, 1 / 62 + 1 / 61, 1 / 63 + 1 / 62]])
@@ -145,11 +155,15 @@ def test_number_figures_by_hand():
     true, predicted = np.array([100.0, -5.0, 0.0, 2.0]), np.array([50.0, 5.0, 1.0, 30.0])
     assert median_relative_error(predicted, true) == pytest.approx(np.median([0.5, 2.0, 14.0]))
     assert sign_accuracy(predicted, true) == 0.5 and sign_accuracy(predicted[:2], true[:2] * [1, -1]) == 1
-    assert magnitude_accuracy(predicted, true) == pytest.approx(2 / 4)  # 50 for 100 and 1 for 0; 5 for -5 and 30 for 2 are not
+    assert magnitude_accuracy(predicted, true) == pytest.approx(
+        2 / 4
+    )  # 50 for 100 and 1 for 0; 5 for -5 and 30 for 2 are not
     assert spearman(predicted, true) == pytest.approx(1 - 6 * 2 / (4 * 15))
     assert spearman(np.ones(4), true) == 0.0
     assert huber(np.array([0.5, 3.0]), np.array([0.0, 0.0])) == pytest.approx((0.125 + 2.5) / 2)
-    assert huber(predicted, true) == pytest.approx(torch.nn.functional.huber_loss(torch.tensor(predicted), torch.tensor(true)).item())
+    assert huber(predicted, true) == pytest.approx(
+        torch.nn.functional.huber_loss(torch.tensor(predicted), torch.tensor(true)).item()
+    )
 
 
 def test_best_constant_is_the_best():
@@ -158,10 +172,16 @@ def test_best_constant_is_the_best():
     z, constant = scaler.transform(numbers), best_constant(numbers, scaler)
     assert all(huber(np.full(5, constant), z) <= huber(np.full(5, c), z) + 1e-9 for c in np.linspace(-3, 3, 601))
     exact = number_scores(z, numbers, scaler)
-    assert exact["huber"] == pytest.approx(0, abs=1e-12) and exact["sign_accuracy"] == 1 and exact["median_relative_error"] < 1e-9
+    assert (
+        exact["huber"] == pytest.approx(0, abs=1e-12)
+        and exact["sign_accuracy"] == 1
+        and exact["median_relative_error"] < 1e-9
+    )
 
 
-@pytest.mark.parametrize("name", ["numeric_huber", "median_relative_error", "sign_accuracy", "magnitude_accuracy", "numeric_spearman"])
+@pytest.mark.parametrize(
+    "name", ["numeric_huber", "median_relative_error", "sign_accuracy", "magnitude_accuracy", "numeric_spearman"]
+)
 def test_hugging_face_evaluate_loads_each_metric_offline(name, tmp_path):
     metric = hf_evaluate.load(str(ROOT / "eval" / "metrics" / f"{name}.py"), cache_dir=str(tmp_path))
     result = metric.compute(predictions=[1.0, -2.0, 3.0], references=[1.0, -2.0, 3.0])
@@ -191,7 +211,11 @@ def test_concepts_are_many_distinct_and_hold_the_seeds_four():
     assert {(p["a"], p["b"]) for p in pairs if p["subset"] == "seed"} == seed
     ideal = np.array([{"same": 0.9, "related": 0.5, "unrelated": 0.1}[pair["class"]] for pair in pairs])
     scores = concept_scores(ideal)
-    assert scores["auc_same_unrelated"] == 1 and scores["unrelated_under_0.3"] == 1 and scores["mean_related"] == pytest.approx(0.5)
+    assert (
+        scores["auc_same_unrelated"] == 1
+        and scores["unrelated_under_0.3"] == 1
+        and scores["mean_related"] == pytest.approx(0.5)
+    )
     assert concept_scores(-ideal)["auc_same_unrelated"] == 0
 
 
@@ -203,7 +227,9 @@ def test_cost_counts_bytes_and_loses_little(tmp_path):
     vectors |= {f"query {i}": (np.array(vectors[f"page {i}"]) + 0.5 * rng.normal(size=32)).tolist() for i in range(60)}
     task = RetrievalTask("t", queries, pages, {f"q{i}": {f"p{i}"} for i in range(60)})
     rows = {(row["dim"], row["storage"]): row for row in evaluate_cost(EncodeOnce(Lookup(vectors)), task, [32, 16])}
-    assert [rows[32, s]["bytes"] for s in ("float32", "int8", "binary")] == [128, 32, 4] and rows[16, "binary"]["bytes"] == 2
+    assert [rows[32, s]["bytes"] for s in ("float32", "int8", "binary")] == [128, 32, 4] and rows[16, "binary"][
+        "bytes"
+    ] == 2
     assert abs(rows[32, "int8 rescored"]["ndcg@10"] - rows[32, "float32"]["ndcg@10"]) < 0.02
     assert rows[32, "binary"]["ndcg@10"] < rows[32, "binary rescored"]["ndcg@10"] < rows[32, "float32"]["ndcg@10"]
 
@@ -234,7 +260,12 @@ def test_one_command_writes_results_tables_and_pictures(evaluated, trained_folde
     systems = task["systems"]
     assert {name, f"{name} + BM25", "BM25", "truncated base", "random projection", "PCA", "seed recipe"} == set(systems)
     assert set(systems[name]) == {"32", "16", "8"} and set(systems["truncated base"]) == {"64", "32", "16", "8"}
-    assert results["models"][name]["sha256"] and results["seed"] == 13 and results["machine"] and results["versions"]["torch"]
+    assert (
+        results["models"][name]["sha256"]
+        and results["seed"] == 13
+        and results["machine"]
+        and results["versions"]["torch"]
+    )
     (numbers,) = results["numbers"][name].values()
     assert set(numbers) == {"constant", "heads", "ridge", "n"} and set(numbers["heads"]) == {"32", "16", "8"}
     assert set(results["facts"][name]["8"]) == {"recall@3", "recall@5", "chance@3", "chance@5"}
@@ -242,7 +273,13 @@ def test_one_command_writes_results_tables_and_pictures(evaluated, trained_folde
     loss = task["seed_recipe_loss"]
     assert loss["loss"] > 0.9 * loss["constant"]  # the earlier recipe learns nothing: the reason this project exists
     pngs = {path.stem for path in evaluated.glob("*.png")}
-    assert pngs == {"quality_over_dimension", "ndcg_over_bytes", "similarity_maps", "concept_similarities", "predicted_against_true"}
+    assert pngs == {
+        "quality_over_dimension",
+        "ndcg_over_bytes",
+        "similarity_maps",
+        "concept_similarities",
+        "predicted_against_true",
+    }
     assert pngs == {path.stem for path in evaluated.glob("*.svg")}
     assert "| truncated base | 8 |" in (evaluated / "tables.md").read_text()
 
@@ -271,7 +308,10 @@ def test_compare_reads_two_results_files(evaluated, trained_folders, finqa_files
     # the model beside is a row of the tables, scored as when it was the model under test
     (before,) = a["retrieval"].values()
     beside = trained_folders["bert"]
-    assert task["systems"][beside] == {dim: before["systems"][beside][dim] for dim in ("32", "8")} and beside not in b["models"]
+    assert (
+        task["systems"][beside] == {dim: before["systems"][beside][dim] for dim in ("32", "8")}
+        and beside not in b["models"]
+    )
     assert cli.main(["compare", str(tmp_path / "none.json"), str(other / "results.json")]) == 2
 
 
@@ -296,12 +336,14 @@ def test_mteb_itself_runs_our_task_with_the_same_score(trained_folders, finqa_fi
     import mteb
     from sentence_transformers import SentenceTransformer
 
+    from finmatryoshka.data.loading import load_source
     from finmatryoshka.eval.mteb_tasks import local_retrieval
     from finmatryoshka.eval.run import retrieval_task
-    from finmatryoshka.training.data import load_source
 
     model = SentenceTransformer(trained_folders["bert"])
-    results = mteb.evaluate(model, local_retrieval(finqa_files["eval"]), cache=None, show_progress_bar=False, co2_tracker=False)
+    results = mteb.evaluate(
+        model, local_retrieval(finqa_files["eval"]), cache=None, show_progress_bar=False, co2_tracker=False
+    )
     score = results.task_results[0].scores["test"][0]["ndcg_at_10"]
     task = retrieval_task(load_source(finqa_files["eval"]), [])
     assert score == pytest.approx(evaluate_retrieval(model, task, [32])[32].ndcg, abs=2e-5)
@@ -326,12 +368,17 @@ def test_speed_ratios_are_within_each_repeat_and_the_command_runs(tiny_backbones
     memory = memory_ratios({"a": lambda: torch.ones(50 << 20).sum(), "b": lambda: torch.ones(25 << 20).sum()}, "a")["b"]
     assert memory is None or memory == pytest.approx(0.5, abs=0.1)
     assert ratios({"a": [2.0, 4.0, 3.0], "b": [1.0, 1.0, 3.0]}, "a")["b"] == (2.0, 1.0, 4.0)
-    arguments = ["speed", tiny_backbones["bert"], "--base", tiny_backbones["bert"], "--data", finqa_files["eval"], "--dims", "32", "16",
-                 "--length", "160", "--pairs", "4", "--repeats", "1", "--texts", "8"]  # fmt: skip
-    assert cli.main(arguments) == 0
-    out = capsys.readouterr().out
-    assert "plain sentence-transformers, fp32, its dropout" in out and "2 dimensions and numbers" in out and "nDCG@10 at 64" in out
-    assert out.count("% of peak") == 6
+    from finmatryoshka.training import speed
+
+    data = ["--data", finqa_files["eval"], "--repeats", "1"]
+    assert cli.main(["speed", tiny_backbones["bert"], "--texts", "8", *data]) == 0
+    encoding = capsys.readouterr().out
+    assert "nDCG@10 at 64" in encoding
+    base = ["--base", tiny_backbones["bert"], "--dims", "32", "16", "--length", "160", "--pairs", "4"]
+    assert speed.main([*base, *data]) == 0
+    training = capsys.readouterr().out
+    assert "plain sentence-transformers, fp32, its dropout" in training and "2 dimensions and numbers" in training
+    assert (encoding + training).count("% of peak") == 6
 
 
 def test_baselines_are_not_fitted_on_evaluation_questions(tiny_backbones, finqa_files):

@@ -31,7 +31,11 @@ def folder(finqa_files, tmp_path_factory) -> str:
 def test_example(script, expected, folder, tmp_path):
     arguments = [folder, str(tmp_path / "new")] if script == "finetune_further.py" else [folder]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / script), *arguments], cwd=tmp_path, env=os.environ, capture_output=True, text=True
+        [sys.executable, str(ROOT / "examples" / script), *arguments],
+        cwd=tmp_path,
+        env=os.environ,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert expected in done.stdout
@@ -43,4 +47,10 @@ def test_example(script, expected, folder, tmp_path):
 
 def test_the_examples_listed_are_the_examples_tested():
     listed = {path.name for path in (ROOT / "examples").glob("*.py")}
-    assert listed == {"search_filings.py", "duplicate_questions.py", "predict_number.py", "finetune_further.py", "store_64_bytes.py"}
+    assert listed == {
+        "search_filings.py",
+        "duplicate_questions.py",
+        "predict_number.py",
+        "finetune_further.py",
+        "store_64_bytes.py",
+    }

@@ -12,7 +12,9 @@ from finmatryoshka.sentence_transformers_config.folder import write_folder, writ
 TEXTS = ["what was the net sales of alder foods in 2015?", "notes and loans outstanding , in thousands", "land " * 90]
 
 
-@pytest.mark.parametrize("backbone, native", [("bert", "BertModel"), ("nomic_bert", "NomicBertModel"), ("modernbert", "ModernBertModel")])
+@pytest.mark.parametrize(
+    "backbone, native", [("bert", "BertModel"), ("nomic_bert", "NomicBertModel"), ("modernbert", "ModernBertModel")]
+)
 def test_every_door_gives_the_same_vectors_without_a_word(trained_folders, open_doors, tmp_path, backbone, native):
     folder = trained_folders[backbone]
     differences, types, reference = open_doors(folder, TEXTS, tmp_path)
@@ -27,7 +29,9 @@ def test_layout(trained_folders):
         f"sentence_transformers.models.{name}" for name in ("Transformer", "Pooling", "Dense", "Normalize")
     ]
     assert (folder / "2_Dense" / "model.safetensors").is_file()
-    dense = json.loads((folder / "2_Dense" / "config.json").read_text())  # what sentence-transformers 2 to 4 take, no more
+    dense = json.loads(
+        (folder / "2_Dense" / "config.json").read_text()
+    )  # what sentence-transformers 2 to 4 take, no more
     assert set(dense) == {"in_features", "out_features", "bias", "activation_function"}
     assert json.loads((folder / "1_Pooling" / "config.json").read_text())["pooling_mode_mean_tokens"] is True
     assert json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"] == 64
@@ -47,7 +51,9 @@ def test_further_training_from_a_published_folder_keeps_heads_and_scale(trained_
 
     first = trained_folders["bert"]
     out = tmp_path / "more"
-    flags = train_flags(first, output_dir=out, max_steps=1, learning_rate=0.0, numeric_learning_rate=0.0, skip_evaluation=True)
+    flags = train_flags(
+        first, output_dir=out, max_steps=1, learning_rate=0.0, numeric_learning_rate=0.0, skip_evaluation=True
+    )
     assert train_st.main(flags) == 0
     a, b = (FinMatryoshkaModel.from_pretrained(path) for path in (first, out))
     assert (a.config.numeric_mean, a.config.numeric_std) == (b.config.numeric_mean, b.config.numeric_std) != (0.0, 1.0)

@@ -11,7 +11,12 @@ from finmatryoshka.training.losses import FinMatryoshkaLoss
 
 from conftest import DIMS
 
-QUESTIONS = ["net sales of alder foods", "interest expense of sable media", "land of ember retail", "notes of birch pharma"]
+QUESTIONS = [
+    "net sales of alder foods",
+    "interest expense of sable media",
+    "land of ember retail",
+    "notes of birch pharma",
+]
 PAGES = ["alder foods net sales 2015", "sable media interest 12", "ember retail land 7", "birch pharma notes 31"]
 NUMERIC = [f"Question: {q} Context: {p}" for q, p in zip(QUESTIONS, PAGES)]
 
@@ -19,7 +24,9 @@ NUMERIC = [f"Question: {q} Context: {p}" for q, p in zip(QUESTIONS, PAGES)]
 @pytest.fixture
 def sentence_model(tiny_backbones, tmp_path):
     torch.manual_seed(3)
-    model = as_sentence_transformer(load_finmatryoshka(tiny_backbones["bert"], DIMS), tiny_backbones["bert"], str(tmp_path))
+    model = as_sentence_transformer(
+        load_finmatryoshka(tiny_backbones["bert"], DIMS), tiny_backbones["bert"], str(tmp_path)
+    )
     return model.to("cpu").eval()  # eval: the heads' dropout would hide what is compared
 
 
@@ -33,7 +40,9 @@ def embeddings(model, texts):
 
 def test_parts_equal_the_formulas(sentence_model):
     labels = torch.tensor([0.5, -3.0, math.nan, 1.0])
-    loss = FinMatryoshkaLoss(sentence_model, temperature=0.1, numeric_weight=0.3, matryoshka_weights=[1, 2, 3], huber_delta=1.0)
+    loss = FinMatryoshkaLoss(
+        sentence_model, temperature=0.1, numeric_weight=0.3, matryoshka_weights=[1, 2, 3], huber_delta=1.0
+    )
     parts = loss(columns(sentence_model, QUESTIONS, PAGES, NUMERIC), labels)
     q, p, n = (embeddings(sentence_model, texts) for texts in (QUESTIONS, PAGES, NUMERIC))
     ranking, numeric = 0, []
@@ -126,7 +135,7 @@ def test_training_heads_learns_what_a_constant_cannot(sentence_model):
 def test_refitted_heads_beat_the_constant_on_texts_they_did_not_see(sentence_model):
     import numpy as np
 
-    from finmatryoshka.training.heads import refit_heads
+    from finmatryoshka.training.refit import refit_heads
 
     model = sentence_model[0].auto_model
     kinds = [("net sales of alder foods", 1.0), ("interest expense and land of sable media", -1.0)]
@@ -144,12 +153,24 @@ def test_refitted_heads_beat_the_constant_on_texts_they_did_not_see(sentence_mod
 def test_refitted_projection_ranks_better_at_every_prefix_and_changes_nothing_else(sentence_model):
     from types import SimpleNamespace
 
-    from finmatryoshka.training.heads import refit_projection
+    from finmatryoshka.training.refit import refit_projection
 
     model = sentence_model[0].auto_model
-    items = ["net sales", "interest expense", "operating leases", "goodwill", "total assets", "land", "notes", "long-term debt"]
+    items = [
+        "net sales",
+        "interest expense",
+        "operating leases",
+        "goodwill",
+        "total assets",
+        "land",
+        "notes",
+        "long-term debt",
+    ]
     examples = [
-        SimpleNamespace(question=f"what was {item} in {year}?", page=SimpleNamespace(page_id=f"{item}{year}", text=f"{year} {item} of {i}"))
+        SimpleNamespace(
+            question=f"what was {item} in {year}?",
+            page=SimpleNamespace(page_id=f"{item}{year}", text=f"{year} {item} of {i}"),
+        )
         for i, item in enumerate(items)
         for year in (2015, 2016)
     ]
@@ -164,7 +185,9 @@ def test_refitted_projection_ranks_better_at_every_prefix_and_changes_nothing_el
 
     before, kept = reciprocal_ranks(), {n: p.clone() for n, p in model.named_parameters() if n != "projection.weight"}
     seen, fresh = examples[::2], examples[1::2]
-    refit_projection(sentence_model, seen, fresh, temperature=0.05, matryoshka_weights=[1, 1, 2], steps=200, learning_rate=1e-2)
+    refit_projection(
+        sentence_model, seen, fresh, temperature=0.05, matryoshka_weights=[1, 1, 2], steps=200, learning_rate=1e-2
+    )
     after = reciprocal_ranks()
     assert all(after[dim] > before[dim] + 0.1 for dim in DIMS), (before, after)
     assert all(torch.equal(p, kept[n]) for n, p in model.named_parameters() if n in kept)

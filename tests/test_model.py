@@ -20,7 +20,11 @@ from finmatryoshka.training.backbone import (
 from conftest import DIMS, SHAPE
 
 ARCHITECTURES = ["bert", "nomic_bert", "modernbert"]
-TEXTS = ["net sales of alder foods in 2015", "interest expense", "the table of cobalt energy lists notes and loans , in thousands"]
+TEXTS = [
+    "net sales of alder foods in 2015",
+    "interest expense",
+    "the table of cobalt energy lists notes and loans , in thousands",
+]
 
 
 @pytest.fixture(params=ARCHITECTURES)
@@ -168,7 +172,9 @@ def test_bert_positions_are_interpolated_and_the_config_says_so(tiny_backbones, 
     assert again.config.max_seq_length == 300
     np.testing.assert_allclose(model.encode(_long_text(140)), again.encode(_long_text(140)), atol=1e-6)
     # what stands beyond the old limit counts
-    assert not np.allclose(again.encode(_long_text(140)), again.encode(_long_text(140)[:-40] + " interest expense group"))
+    assert not np.allclose(
+        again.encode(_long_text(140)), again.encode(_long_text(140)[:-40] + " interest expense group")
+    )
 
 
 def test_nomic_positions_use_rotary_scaling_and_short_texts_stay_as_they_were(tiny_backbones, tmp_path):

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finmatryoshka.training.numbers import SignedLogScaler, execute_program, finqa_number, parse_number, tatqa_number
+from finmatryoshka.data.finqa import execute_program, finqa_number
+from finmatryoshka.data.numbers import SignedLogScaler, parse_number
+from finmatryoshka.data.tatqa import tatqa_number
 
 
 @pytest.mark.parametrize(
@@ -22,7 +24,9 @@ def test_parse_number(text, number):
     assert parse_number(text) == pytest.approx(number, rel=1e-12)
 
 
-@pytest.mark.parametrize("text", ["yes", "no", "n/a", "", " ", None, True, ["1", "2"], "fixed price", "level 3", {}, float("inf")])
+@pytest.mark.parametrize(
+    "text", ["yes", "no", "n/a", "", " ", None, True, ["1", "2"], "fixed price", "level 3", {}, float("inf")]
+)
 def test_what_is_no_number_is_nan_never_zero(text):
     assert math.isnan(parse_number(text))
 

@@ -77,7 +77,11 @@ def test_card_validates_and_its_figures_are_the_results(ready):
     (task,) = results["retrieval"].values()
     assert [r.metric_value for r in stated] == [round(task["systems"][model][str(d)]["ndcg@10"], 4) for d in DIMS]
     assert card.data.pipeline_tag == "sentence-similarity" and card.data.library_name == "sentence-transformers"
-    assert card.data.license == "apache-2.0" and card.data.language == ["en"] and card.data.to_dict()["widget"][0]["sentences"]
+    assert (
+        card.data.license == "apache-2.0"
+        and card.data.language == ["en"]
+        and card.data.to_dict()["widget"][0]["sentences"]
+    )
     for value in ("nDCG", "predict_number", "revision", "Limits", "normalize_embeddings=True"):
         assert value in card.text or value in card.content
     assert "{{" not in card.content and "/tmp" not in card.content
@@ -97,7 +101,13 @@ def test_publish_then_every_door_opens_from_empty_caches(model, native, hub, ope
     sha = hub.head(REPO)
     assert url.endswith(sha)
     assert set(hub.files(REPO)) == {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-    variables = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_TOKEN": TOKEN}
+    variables = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+        "HF_TOKEN": TOKEN,
+    }
     # not without a word: the client asks to pin the revision wherever remote code is loaded without one
     differences, types, vectors = open_doors(REPO, TEXTS, tmp_path, revision=sha, check_stderr=False, **variables)
     assert all(difference < 1e-5 for difference in differences.values()), differences
@@ -119,7 +129,9 @@ def test_publishing_again_is_another_commit_and_public_when_asked(ready, hub):
     assert len(hub.repos[REPO]["commits"]) == 2 and hub.head(REPO) == first and "stale.txt" not in hub.files(REPO)
 
 
-@pytest.mark.parametrize("where, status", [("PUT /upload", 400), ("/commit/", 500), ("/commit/", 409), ("/preupload/", 400)])
+@pytest.mark.parametrize(
+    "where, status", [("PUT /upload", 400), ("/commit/", 500), ("/commit/", 409), ("/preupload/", 400)]
+)
 def test_a_failed_upload_leaves_the_remote_as_it_was_and_can_be_repeated(ready, hub, checked, where, status):
     publish(ready, REPO, api=api(hub))
     before = hub.head(REPO), dict(hub.files(REPO))
@@ -174,7 +186,12 @@ def test_a_folder_that_fails_its_check_is_refused_with_the_list(ready, hub, tmp_
     (folder / "results.json").write_text(json.dumps(results))
     with pytest.raises(PublishError) as error:
         publish(folder, REPO, api=api(hub))
-    for part in ("projection.weight has NaN", "optimizer.pt: only safetensors", "tokenizer.json: missing", "results.json says 0.99"):
+    for part in (
+        "projection.weight has NaN",
+        "optimizer.pt: only safetensors",
+        "tokenizer.json: missing",
+        "results.json says 0.99",
+    ):
         assert part in str(error.value)
     assert not hub.log
 
@@ -183,7 +200,9 @@ def test_a_door_with_other_vectors_is_found(ready, tmp_path):
     folder = _broken(ready, tmp_path)
     dense = load_file(folder / "2_Dense" / "model.safetensors")
     save_file({name: tensor * -1 for name, tensor in dense.items()}, folder / "2_Dense" / "model.safetensors")
-    assert any(problem.startswith("door AutoModel with trust_remote_code: vectors differ") for problem in check_folder(folder))
+    assert any(
+        problem.startswith("door AutoModel with trust_remote_code: vectors differ") for problem in check_folder(folder)
+    )
 
 
 def test_dry_run_lists_files_sizes_and_the_card_and_sends_nothing(ready, capsys):

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from finmatryoshka import train_st
+from finmatryoshka.training import run
 
 from conftest import DIMS, ROOT
 
@@ -15,7 +16,7 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 @pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
 def test_recipe_parses(path):
     overrides = ["--precision", "fp32"] if yaml.safe_load(path.read_text()).get("precision") == "fp16" else []
-    phases = train_st.parse_phases([str(path), *overrides])
+    phases = run.parse_phases([str(path), *overrides])
     values = yaml.safe_load(path.read_text())
     then = values.pop("then", None)
     assert len(phases) == (2 if then else 1)
@@ -32,7 +33,9 @@ def test_two_phases_go_on_from_each_other_and_compare_with_the_first_backbone(tr
             values[flag[2:]] = name = []
         else:
             name.append(yaml.safe_load(flag))
-    values = {k: v[0] if len(v) == 1 else v for k, v in values.items()} | {"then": {"max_seq_length": 96, "max_steps": 2}}
+    values = {k: v[0] if len(v) == 1 else v for k, v in values.items()} | {
+        "then": {"max_seq_length": 96, "max_steps": 2}
+    }
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
     assert train_st.main([str(tmp_path / "r.yaml")]) == 0
     record = json.loads((tmp_path / "m" / "training.json").read_text())
@@ -40,7 +43,7 @@ def test_two_phases_go_on_from_each_other_and_compare_with_the_first_backbone(tr
     assert json.loads((tmp_path / "m" / "config.json").read_text())["max_seq_length"] == 96
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "r.yaml"]
     with pytest.raises(ValueError, match="has two phases"):
-        train_st.parse_arguments([str(tmp_path / "r.yaml")])
+        run.parse_arguments([str(tmp_path / "r.yaml")])
 
 
 def test_nomic_recipe_on_a_tiny_nomic(tiny_backbones, finqa_files, tmp_path):

@@ -15,7 +15,16 @@ import yaml
 from optuna.trial import TrialState
 
 from finmatryoshka import train_st
-from finmatryoshka.training.search import Search, SearchError, check_space, failure_reason, main, open_storage, write_results
+from finmatryoshka.training import run
+from finmatryoshka.training.search import (
+    Search,
+    SearchError,
+    check_space,
+    failure_reason,
+    main,
+    open_storage,
+    write_results,
+)
 
 from conftest import ROOT
 
@@ -54,11 +63,15 @@ def test_best_parameters_give_the_best_score_again_exactly(recipe, tmp_path, cap
     main([recipe, "--trials", "3", "--dim", "16", "--space", str(space), "--output", str(tmp_path / "s")])
     best = yaml.safe_load((tmp_path / "s" / "best_params.yaml").read_text())
     study = optuna.load_study(study_name="finmatryoshka", storage=f"sqlite:///{tmp_path}/s/study.db")
-    report = train_st.train(*train_st.parse_arguments([str(tmp_path / "s" / "best_params.yaml")]))
+    report = run.train(*run.parse_arguments([str(tmp_path / "s" / "best_params.yaml")]))
     (task,) = report["retrieval"].values()
     assert task["model"][16] == study.best_value
     assert len(best["matryoshka_weights"]) == 3
-    assert {p.name for p in (tmp_path / "s").glob("*.png")} == {"history.png", "importance.png", "parallel_coordinate.png"}
+    assert {p.name for p in (tmp_path / "s").glob("*.png")} == {
+        "history.png",
+        "importance.png",
+        "parallel_coordinate.png",
+    }
     rows = list(csv.DictReader((tmp_path / "s" / "trials.csv").open()))
     assert len(rows) == 3 and all(float(row["user_attrs_seconds"]) > 0 for row in rows)
     # batch × accumulation changes the steps, not the examples seen (up to the last step)
@@ -78,7 +91,9 @@ def _study(tmp_path):
 
 
 def test_killed_in_mid_trial_and_started_again(recipe, tmp_path):
-    process = subprocess.Popen(_command(recipe, tmp_path, 4), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        _command(recipe, tmp_path, 4), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline, states = time.time() + 180, []
     while time.time() < deadline and process.poll() is None:
         if (tmp_path / "s" / "study.db").exists():
@@ -108,7 +123,12 @@ def test_two_processes_share_the_trials_without_doing_one_twice(recipe, tmp_path
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            _command(recipe, tmp_path, 6), cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            _command(recipe, tmp_path, 6),
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for _ in range(2)
     ]
@@ -143,12 +163,14 @@ def test_a_storage_that_cannot_be_opened_is_one_line_without_its_password(tmp_pa
 
 
 def test_hopeless_trials_are_pruned_and_a_search_without_result_says_so(recipe, tmp_path):
-    run = search(recipe, tmp_path, 2)
-    run.study.pruner = optuna.pruners.ThresholdPruner(lower=1.1)
-    study = run.run()
-    assert [t.state for t in study.get_trials()] == [TrialState.PRUNED] * 2 and all(t.intermediate_values for t in study.get_trials())
+    job = search(recipe, tmp_path, 2)
+    job.study.pruner = optuna.pruners.ThresholdPruner(lower=1.1)
+    study = job.run()
+    assert [t.state for t in study.get_trials()] == [TrialState.PRUNED] * 2 and all(
+        t.intermediate_values for t in study.get_trials()
+    )
     with pytest.raises(SearchError, match="no trial finished"):
-        write_results(run, tmp_path / "r")
+        write_results(job, tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
 
@@ -158,15 +180,18 @@ def test_nan_losses_are_recorded_and_three_in_a_row_stop_the_search(recipe, tmp_
         "per_device_train_batch_size": {"choices": [4]},
         "gradient_accumulation_steps": {"choices": [1]},
     }
-    run = search(recipe, tmp_path, 5, space)
-    with pytest.raises(SearchError, match="three trials in a row failed: the weights or a vector became NaN or infinite; lower the learning rate"):
-        run.run()
-    failed = [t for t in run.study.get_trials() if "reason" in t.user_attrs]
+    job = search(recipe, tmp_path, 5, space)
+    with pytest.raises(
+        SearchError,
+        match="three trials in a row failed: the weights or a vector became NaN or infinite; lower the learning rate",
+    ):
+        job.run()
+    failed = [t for t in job.study.get_trials() if "reason" in t.user_attrs]
     assert len(failed) == 3 and all(t.state == TrialState.FAIL for t in failed)
 
 
 def test_a_failing_trial_does_not_stop_the_others(recipe, tmp_path, monkeypatch):
-    real, calls = train_st.train, []
+    real, calls = run.train, []
 
     def sometimes(*args, **kwargs):
         calls.append(1)
@@ -174,23 +199,23 @@ def test_a_failing_trial_does_not_stop_the_others(recipe, tmp_path, monkeypatch)
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 TB")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(train_st, "train", sometimes)
+    monkeypatch.setattr(run, "train", sometimes)
     study = search(recipe, tmp_path, 3).run()
     assert [t.user_attrs.get("reason") for t in study.get_trials()] == [None, "out of memory", None]
     assert failure_reason(MemoryError()) == "out of memory"
 
 
 def test_two_objectives_give_a_front(recipe, tmp_path):
-    run = search(recipe, tmp_path, 2, objectives=("quality", "numbers"))
-    study = run.run()
+    job = search(recipe, tmp_path, 2, objectives=("quality", "numbers"))
+    study = job.run()
     assert all(len(t.values) == 2 for t in study.get_trials()) and study.best_trials
-    write_results(run, tmp_path / "r")
+    write_results(job, tmp_path / "r")
     assert (tmp_path / "r" / "best_params.yaml").is_file()
 
 
 def test_memory_stays_flat_over_trials(recipe, tmp_path):
-    run, resident = search(recipe, tmp_path, 10), []
-    release = run._tell
+    job, resident = search(recipe, tmp_path, 10), []
+    release = job._tell
 
     def measured(failures):
         tell = release(failures)
@@ -201,8 +226,8 @@ def test_memory_stays_flat_over_trials(recipe, tmp_path):
 
         return callback
 
-    run._tell = measured
-    run.run()
+    job._tell = measured
+    job.run()
     assert len(resident) == 10 and resident[9] < 1.05 * resident[1]
 
 

@@ -8,12 +8,17 @@ from types import SimpleNamespace
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from finmatryoshka import train_st
-from finmatryoshka.training.data import Page, load_data, load_source, parse_records, shingles
+from finmatryoshka.data.decontamination import shingles
+from finmatryoshka.data.loading import load_source, parse_records
+from finmatryoshka.data.sample import generate_finqa
+from finmatryoshka.data.schema import Page
+from finmatryoshka.data.splits import load_data
+from finmatryoshka.data.synthesis.filter import synthetic_pairs
+from finmatryoshka.data.synthesis.layout import as_finqa_page
+from finmatryoshka.data.synthesis.questions import table_question
 from finmatryoshka.training.backbone import packaged_minilm
-from finmatryoshka.training.negatives import mined_negatives
-from finmatryoshka.training.sample import generate_finqa
-from finmatryoshka.training.synthesis import as_finqa_page, batches_without_repeats, synthetic_pairs, table_question, window
+from finmatryoshka.training.datasets import batches_without_repeats, synthesized, window
+from finmatryoshka.training.hard_negatives import mined_negatives
 
 # A filing's page as layout text has it: right-aligned amounts, lone currency signs, brackets, a dash.
 FILING = """ITEM 8. NOTES
@@ -28,7 +33,10 @@ Share of revenue                              12.5%      10%
 
 Inventories of the Alpha depot rose by $1,200 million because demand for turbines was higher than we had planned.
 """
-COMPANIES, DEPOTS = ("ACME", "ZETA"), ("harbour", "mountain", "railway", "orchard", "quarry", "airport", "foundry", "lakeside")
+COMPANIES, DEPOTS = (
+    ("ACME", "ZETA"),
+    ("harbour", "mountain", "railway", "orchard", "quarry", "airport", "foundry", "lakeside"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +102,15 @@ def test_a_table_questions_number_answers_it():
 def test_pairs_are_seeded_ask_about_their_page_and_keep_companies_together(filings):
     pages = list(load_source(filings).pages.values())
     pairs = synthetic_pairs(pages, 12, seed=5)
-    assert repr(pairs) == repr(synthetic_pairs(pages, 12, seed=5)) != repr(synthetic_pairs(pages, 12, seed=6))  # NaN is not NaN
+    assert (
+        repr(pairs) == repr(synthetic_pairs(pages, 12, seed=5)) != repr(synthetic_pairs(pages, 12, seed=6))
+    )  # NaN is not NaN
     for pair in pairs:
         if pair.fact:  # a table's question names a row of that table
-            assert any(row in pair.question for row in ("finished goods", "raw materials", "work in process", "share of revenue"))
+            assert any(
+                row in pair.question
+                for row in ("finished goods", "raw materials", "work in process", "share of revenue")
+            )
     companies = [pair.page.company for pair in pairs]
     changes = sum(a != b for a, b in zip(companies, companies[1:]))
     assert set(companies) == set(COMPANIES) and changes <= 2
@@ -112,8 +125,10 @@ def test_no_evaluation_text_is_made_into_questions_and_pages_set_aside_stay_asid
     arguments = SimpleNamespace(synthesize=[filings])
     clean = load_data([finqa_files["train"]], [finqa_files["eval"]])
     data = load_data([finqa_files["train"]], [str(tmp_path / "eval.json")])
-    everything = [p.page.text for aside in (False, True) for p in train_st.synthesized(clean, arguments, 200, 1, set_aside=aside)]
-    kept, aside = (train_st.synthesized(data, arguments, 200, 1, set_aside=a) for a in (False, True))
+    everything = [
+        p.page.text for aside in (False, True) for p in synthesized(clean, arguments, 200, 1, set_aside=aside)
+    ]
+    kept, aside = (synthesized(data, arguments, 200, 1, set_aside=a) for a in (False, True))
     assert filing["company"] == "ACME" and any(shingles(shared) & shingles(text) for text in everything)
     assert kept and aside
     assert not any(shingles(shared) & shingles(pair.page.text) for pair in [*kept, *aside])

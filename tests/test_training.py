@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from finmatryoshka import train_st
+from finmatryoshka.training import run
 from finmatryoshka.training.averaging import average_weights, starting_weights
-from finmatryoshka.training.trainer import last_complete_checkpoint
+from finmatryoshka.training.checkpoints import last_complete_checkpoint
 
 from conftest import ROOT
 
@@ -42,7 +43,10 @@ def test_report_stands_beside_the_trivial_answers(trained_folders):
         else next(iter(record["report"]["retrieval"].values()))
     )
     assert retrieval["base"].keys() == retrieval["model"].keys() == {"32", "16", "8"}
-    assert all(part["constant"]["huber"] > 0 for part in record["report"]["numbers"].values()) and record["training"]["seed"] == 7
+    assert (
+        all(part["constant"]["huber"] > 0 for part in record["report"]["numbers"].values())
+        and record["training"]["seed"] == 7
+    )
     assert all(len(digest) == 64 for digest in record["sources_sha256"].values())
 
 
@@ -50,7 +54,9 @@ def test_two_runs_of_one_seed_are_equal_and_of_two_seeds_are_not(train_flags, tm
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         assert train_st.main(train_flags(output_dir=tmp_path / name, seed=seed, skip_evaluation=True)) == 0
     assert_same_weights(tmp_path / "a", tmp_path / "b")
-    assert any(not torch.equal(x, y) for x, y in zip(weights(tmp_path / "a").values(), weights(tmp_path / "c").values()))
+    assert any(
+        not torch.equal(x, y) for x, y in zip(weights(tmp_path / "a").values(), weights(tmp_path / "c").values())
+    )
     assert not list(tmp_path.glob("*.run"))  # nothing half-written stays behind
 
 
@@ -60,7 +66,11 @@ def test_killed_run_resumes_to_the_same_bits(train_flags, tmp_path):
     command = [sys.executable, str(ROOT / "train_st.py"), *train_flags(output_dir=tmp_path / "cut", **common)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
     deadline = time.time() + 120
-    while last_complete_checkpoint(str(tmp_path / "cut.run")) is None and process.poll() is None and time.time() < deadline:
+    while (
+        last_complete_checkpoint(str(tmp_path / "cut.run")) is None
+        and process.poll() is None
+        and time.time() < deadline
+    ):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
@@ -98,13 +108,15 @@ def test_yaml_file_and_flags_that_override_it(train_flags, tmp_path):
         else:
             values[list(values)[-1]].append(flag)
     (tmp_path / "r.yaml").write_text(yaml.safe_dump({k: v[0] if len(v) == 1 else v for k, v in values.items()}))
-    _, _, args = train_st.parse_arguments([str(tmp_path / "r.yaml"), "--seed", "99"])
+    _, _, args = run.parse_arguments([str(tmp_path / "r.yaml"), "--seed", "99"])
     assert args.seed == 99 and args.max_steps == 1 and len(names) == len(values)
     assert train_st.main([str(tmp_path / "r.yaml")]) == 0 and (tmp_path / "y" / "config.json").is_file()
 
 
 def test_all_of_the_recipes_parts_run_together(train_flags, tmp_path, finqa_files, monkeypatch):
-    monkeypatch.setattr("finmatryoshka.training.negatives.RELATIVE_MARGIN", 0.0)  # to a tiny untrained model all pages are alike
+    monkeypatch.setattr(
+        "finmatryoshka.training.hard_negatives.RELATIVE_MARGIN", 0.0
+    )  # to a tiny untrained model all pages are alike
     pages = tmp_path / "pages.jsonl"
     line = "   December 31,   2017   2016\nNet sales   $   16   $   67\nOperating leases   10   64\nGoodwill and brands   2   23\n   Total assets   $   28   $   154\n"
     records = [
@@ -138,7 +150,9 @@ def test_a_run_of_no_steps_averages_folders(train_flags, trained_folders, tmp_pa
         torch.testing.assert_close(mean[name], (a[name] + b[name]) / 2, msg=name)
     assert any(not torch.equal(a[name], b[name]) for name in mean)
     capsys.readouterr()
-    assert train_st.main(train_flags(**flags, output_dir=tmp_path / "no", average_with=trained_folders["nomic_bert"])) == 2
+    assert (
+        train_st.main(train_flags(**flags, output_dir=tmp_path / "no", average_with=trained_folders["nomic_bert"])) == 2
+    )
     assert "give a folder trained from the same backbone" in capsys.readouterr().err
 
 
@@ -192,12 +206,16 @@ BAD = [
 
 
 @pytest.mark.parametrize("change, message", BAD, ids=[message[:30] for _, message in BAD])
-def test_bad_input_is_one_line_before_any_training(change, message, train_flags, finqa_files, tiny_backbones, tmp_path, capsys):
+def test_bad_input_is_one_line_before_any_training(
+    change, message, train_flags, finqa_files, tiny_backbones, tmp_path, capsys
+):
     if change.get("precision") == "fp16" and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "schema.json").write_text('[{"a": 1}]')
-    (tmp_path / "empty_question.json").write_text('[{"pre_text": ["a"], "post_text": [], "table": [], "qa": {"question": ""}}]')
+    (tmp_path / "empty_question.json").write_text(
+        '[{"pre_text": ["a"], "post_text": [], "table": [], "qa": {"question": ""}}]'
+    )
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious").write_text("mine")
     (tmp_path / "unweighted").mkdir()

@@ -1,7 +1,6 @@
 """The three groups of arguments that ``train_st.py`` takes, as flags or as one YAML/JSON file."""
 
 from dataclasses import dataclass, field
-from typing import Optional
 
 import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
@@ -16,23 +15,28 @@ class ModelArguments:
         default="nomic-ai/nomic-embed-text-v1.5",
         metadata={"help": "Hub id or folder of a BERT, NomicBert or ModernBERT encoder; 'minilm' is the packaged one."},
     )
-    base: Optional[str] = field(
+    base: str | None = field(
         default=None, metadata={"help": "The untouched encoder to compare with, where --backbone is a trained folder."}
     )
     matryoshka_dims: list[int] = field(
         default_factory=lambda: [256, 128, 64],
         metadata={"help": "Strictly decreasing embedding widths; the first is the projection's."},
     )
-    max_seq_length: Optional[int] = field(
+    max_seq_length: int | None = field(
         default=None,
-        metadata={"help": "Tokens read of a text; beyond the backbone's positions these are extended. Default: the backbone's."},
+        metadata={
+            "help": "Tokens read of a text; beyond the backbone's positions these are extended. Default: the backbone's."
+        },
     )
     backbone_dropout: float = field(default=0.0, metadata={"help": "The backbone's dropout while training."})
     projection_init: str = field(
-        default="pca", metadata={"help": "Where the projection starts: 'pca' of base embeddings, or 'identity' (a slice)."}
+        default="pca",
+        metadata={"help": "Where the projection starts: 'pca' of base embeddings, or 'identity' (a slice)."},
     )
-    query_prompt: Optional[str] = field(default=None, metadata={"help": "Text before a query. Default: nomic's, else none."})
-    document_prompt: Optional[str] = field(default=None, metadata={"help": "Text before a page, likewise."})
+    query_prompt: str | None = field(
+        default=None, metadata={"help": "Text before a query. Default: nomic's, else none."}
+    )
+    document_prompt: str | None = field(default=None, metadata={"help": "Text before a page, likewise."})
     attn_implementation: str = field(default="sdpa", metadata={"help": "'sdpa' or 'eager' attention while training."})
 
 
@@ -42,27 +46,38 @@ class DataArguments:
 
     data: list[str] = field(
         default_factory=lambda: ["dreamerdeo/finqa"],
-        metadata={"help": "Training sources: Hub ids and local FinQA or TAT-QA files, several at once; 'sample' is generated."},
+        metadata={
+            "help": "Training sources: Hub ids and local FinQA or TAT-QA files, several at once; 'sample' is generated."
+        },
     )
-    eval_data: Optional[list[str]] = field(
-        default=None, metadata={"help": "Evaluation sources. Default: the Hub's validation split, or a tenth of the pages."}
+    eval_data: list[str] | None = field(
+        default=None,
+        metadata={"help": "Evaluation sources. Default: the Hub's validation split, or a tenth of the pages."},
     )
-    corpus: Optional[list[str]] = field(default=None, metadata={"help": "Unlabelled pages (JSONL with 'text') that are searched too."})
-    synthesize: Optional[list[str]] = field(
+    corpus: list[str] | None = field(
+        default=None, metadata={"help": "Unlabelled pages (JSONL with 'text') that are searched too."}
+    )
+    synthesize: list[str] | None = field(
         default=None, metadata={"help": "Unlabelled pages to make training questions from (training/synthesis.py)."}
     )
     synthetic_pairs: int = field(default=10000, metadata={"help": "How many synthetic (question, page) pairs."})
     fresh_pairs: int = field(
-        default=2000, metadata={"help": "Synthetic pairs from pages set aside for --refit_projection, beside the labelled ones."}
+        default=2000,
+        metadata={"help": "Synthetic pairs from pages set aside for --refit_projection, beside the labelled ones."},
     )
-    page_words: Optional[int] = field(
-        default=None, metadata={"help": "Train on a window of so many words of each page, around the evidence where known."}
+    page_words: int | None = field(
+        default=None,
+        metadata={"help": "Train on a window of so many words of each page, around the evidence where known."},
     )
     fact_pairs: int = field(
-        default=0, metadata={"help": "Also train on so many (question, facts) pairs with their numbers, labelled and synthetic."}
+        default=0,
+        metadata={"help": "Also train on so many (question, facts) pairs with their numbers, labelled and synthetic."},
     )
     hard_negatives: bool = field(
-        default=False, metadata={"help": "Add to each pair the wrong page that the starting model ranks highest (training/negatives.py)."}
+        default=False,
+        metadata={
+            "help": "Add to each pair the wrong page that the starting model ranks highest (training/hard_negatives.py)."
+        },
     )
     labelled_repeats: int = field(default=1, metadata={"help": "How often an epoch repeats the labelled pairs."})
     skip_invalid: bool = field(default=False, metadata={"help": "Leave out records without question or page."})
@@ -73,14 +88,17 @@ class DataArguments:
 class FinTrainingArguments(SentenceTransformerTrainingArguments):
     """sentence-transformers' training arguments, with the loss's and this project's defaults."""
 
-    output_dir: str = field(default="finmatryoshka-model", metadata={"help": "The folder to write when training is done."})
+    output_dir: str = field(
+        default="finmatryoshka-model", metadata={"help": "The folder to write when training is done."}
+    )
     learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate of AdamW."})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Pairs per step and process."})
     num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the training data."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up, or their share where below 1."})
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay."})
     batch_sampler: str = field(
-        default=BatchSamplers.NO_DUPLICATES.value, metadata={"help": "No page twice in a batch, so that no page is its own negative."}
+        default=BatchSamplers.NO_DUPLICATES.value,
+        metadata={"help": "No page twice in a batch, so that no page is its own negative."},
     )
     save_strategy: str = field(default="no", metadata={"help": "'steps' writes checkpoints to OUTPUT_DIR.run."})
     logging_steps: float = field(default=0.1, metadata={"help": "Steps between log lines, or their share."})
@@ -90,25 +108,29 @@ class FinTrainingArguments(SentenceTransformerTrainingArguments):
     numeric_learning_rate: float = field(
         default=1e-3, metadata={"help": "Peak learning rate of the numeric heads, which start from nothing."}
     )
-    matryoshka_weights: Optional[list[float]] = field(default=None, metadata={"help": "One per dimension, largest first."})
-    mini_batch_size: Optional[int] = field(
+    matryoshka_weights: list[float] | None = field(default=None, metadata={"help": "One per dimension, largest first."})
+    mini_batch_size: int | None = field(
         default=None, metadata={"help": "GradCache: pairs per forward, for batches that do not fit in memory."}
     )
-    precision: Optional[str] = field(
-        default=None, metadata={"help": "fp16, bf16 or fp32. Default: fp16 on CUDA, bf16 where the CPU has it, else fp32."}
+    precision: str | None = field(
+        default=None,
+        metadata={"help": "fp16, bf16 or fp32. Default: fp16 on CUDA, bf16 where the CPU has it, else fp32."},
     )
     refit_projection: bool = field(
-        default=False, metadata={"help": "Refit the projection on the finished backbone's vectors (training/heads.py)."}
+        default=False, metadata={"help": "Refit the projection on the finished backbone's vectors (training/refit.py)."}
     )
-    refit_heads: bool = field(default=False, metadata={"help": "Refit the numeric heads on the finished embeddings (training/heads.py)."})
+    refit_heads: bool = field(
+        default=False, metadata={"help": "Refit the numeric heads on the finished embeddings (training/refit.py)."}
+    )
     overwrite: bool = field(default=False, metadata={"help": "Replace OUTPUT_DIR (when the new folder is complete)."})
     keep_checkpoints: bool = field(default=False, metadata={"help": "Keep OUTPUT_DIR.run after the folder is written."})
     skip_evaluation: bool = field(default=False, metadata={"help": "Write the folder without the closing table."})
     average_with_base: float = field(
         default=0.0, metadata={"help": "Share of the backbone's starting weights in the final ones (weight averaging)."}
     )
-    average_with: Optional[list[str]] = field(
-        default=None, metadata={"help": "Folders trained from the same backbone whose weights are averaged with the final ones."}
+    average_with: list[str] | None = field(
+        default=None,
+        metadata={"help": "Folders trained from the same backbone whose weights are averaged with the final ones."},
     )
 
     def __post_init__(self):

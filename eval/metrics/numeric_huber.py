@@ -4,15 +4,19 @@ import datasets
 import evaluate
 import numpy as np
 
-from finmatryoshka.eval.numbers import huber
+from finmatryoshka.eval.numeric import huber
 
 
 class NumericHuber(evaluate.Metric):
     """Inputs: ``predictions`` and ``references``, floats. Output: ``{"numeric_huber": float}``."""
 
     def _info(self):
-        features = datasets.Features({"predictions": datasets.Value("float64"), "references": datasets.Value("float64")})
-        return evaluate.MetricInfo(description=__doc__, citation="", inputs_description=type(self).__doc__, features=features)
+        features = datasets.Features(
+            {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
+        )
+        return evaluate.MetricInfo(
+            description=__doc__, citation="", inputs_description=type(self).__doc__, features=features
+        )
 
     def _compute(self, predictions, references):
         return {"numeric_huber": huber(np.asarray(predictions), np.asarray(references))}

@@ -18,7 +18,11 @@ import httpx
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-TEXTS = ["what was the change in net sales in 2015?", "interest expense and long-term debt of the group , in thousands", "leases"]
+TEXTS = [
+    "what was the change in net sales in 2015?",
+    "interest expense and long-term debt of the group , in thousands",
+    "leases",
+]
 
 
 def _truncated(folder):
@@ -59,7 +63,9 @@ def _llama_index(folder):
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 
     return np.array(
-        HuggingFaceEmbedding(model_name=folder, query_instruction="", text_instruction="").get_text_embedding_batch(TEXTS)
+        HuggingFaceEmbedding(model_name=folder, query_instruction="", text_instruction="").get_text_embedding_batch(
+            TEXTS
+        )
     ), None
 
 
@@ -79,11 +85,18 @@ def _usearch(folder):
 
     model = SentenceTransformer(folder, truncate_dim=64)
     about = [
-        (item, company, year) for item in ("net sales", "debt", "leases") for company in ("acme", "zeta") for year in range(2010, 2016)
+        (item, company, year)
+        for item in ("net sales", "debt", "leases")
+        for company in ("acme", "zeta")
+        for year in range(2010, 2016)
     ]
     pages = model.encode([f"{item} of {company} in {year}" for item, company, year in about], normalize_embeddings=True)
-    queries = model.encode([f"what were {company}'s {item} for {year}?" for item, company, year in about], normalize_embeddings=True)
-    ranges = np.abs(pages).max() * np.array([[-1.0], [1.0]]) * np.ones(64)  # one step for all: int8 products rank as cosines do
+    queries = model.encode(
+        [f"what were {company}'s {item} for {year}?" for item, company, year in about], normalize_embeddings=True
+    )
+    ranges = (
+        np.abs(pages).max() * np.array([[-1.0], [1.0]]) * np.ones(64)
+    )  # one step for all: int8 products rank as cosines do
     with tempfile.TemporaryDirectory() as place:
         index = Index(ndim=64, metric="ip", dtype="i8")
         index.add(np.arange(len(pages)), quantize_embeddings(pages, "int8", ranges=ranges))
@@ -123,7 +136,9 @@ DOORS = {
 def main(folder: str, server: str | None = None) -> None:
     doors = DOORS | ({"OpenAI-compatible server": ("–", _server(server), 1e-5)} if server else {})
     reference = SentenceTransformer(folder).encode(TEXTS)
-    print(f"| door | version | largest difference | tolerance | {datetime.date.today()} |\n| --- | --- | --- | --- | --- |")
+    print(
+        f"| door | version | largest difference | tolerance | {datetime.date.today()} |\n| --- | --- | --- | --- | --- |"
+    )
     for name, (package, opened, tolerance) in doors.items():
         try:
             version = importlib.metadata.version(package)
@@ -133,7 +148,11 @@ def main(folder: str, server: str | None = None) -> None:
             vectors, dim = opened(folder)
             difference = 0.0 if vectors is None else float(np.abs(np.asarray(vectors) - reference[:, :dim]).max())
             verdict = "opens" if tolerance is None or difference < tolerance else "OTHER VECTORS"
-            row = (f"{difference:.1e}" if vectors is not None else "–", f"{tolerance:.0e}" if tolerance else "9 of 10 best pages", verdict)
+            row = (
+                f"{difference:.1e}" if vectors is not None else "–",
+                f"{tolerance:.0e}" if tolerance else "9 of 10 best pages",
+                verdict,
+            )
         except Exception as error:  # a door that cannot open is a row, not an end
             row = (
                 "–",

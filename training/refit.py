@@ -47,10 +47,14 @@ def refit_projection(
     dims = dict(zip(model.matryoshka_dims, matryoshka_weights or [1.0] * len(model.matryoshka_dims)))
 
     with torch.autocast(questions.device.type, enabled=False):  # the caller may encode in half precision
-        _rank_by_every_prefix(model, questions, documents, targets, shares / shares.sum(), dims, temperature, steps, learning_rate)
+        _rank_by_every_prefix(
+            model, questions, documents, targets, shares / shares.sum(), dims, temperature, steps, learning_rate
+        )
 
 
-def _rank_by_every_prefix(model, questions, documents, targets, shares, dims, temperature, steps, learning_rate) -> None:
+def _rank_by_every_prefix(
+    model, questions, documents, targets, shares, dims, temperature, steps, learning_rate
+) -> None:
     def log_ranking(weight: torch.Tensor, dim: int) -> torch.Tensor:
         cosine = F.normalize(questions @ weight[:dim].T, dim=-1) @ F.normalize(documents @ weight[:dim].T, dim=-1).T
         return (cosine / temperature).log_softmax(-1)

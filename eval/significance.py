@@ -11,10 +11,17 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, resamples: int = 10_000, seed
     """``difference`` of means b − a, its 95% interval ``low``..``high`` and two-sided ``p``, resampling paired queries."""
     differences = np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)
     rng = np.random.default_rng(seed)
-    means = np.array([differences[rng.integers(0, len(differences), len(differences))].mean() for _ in range(resamples)])
+    means = np.array(
+        [differences[rng.integers(0, len(differences), len(differences))].mean() for _ in range(resamples)]
+    )
     tail = min((means <= 0).mean(), (means >= 0).mean())
     low, high = np.percentile(means, [2.5, 97.5])
-    return {"difference": float(differences.mean()), "low": float(low), "high": float(high), "p": float(min(1.0, 2 * tail))}
+    return {
+        "difference": float(differences.mean()),
+        "low": float(low),
+        "high": float(high),
+        "p": float(min(1.0, 2 * tail)),
+    }
 
 
 def compare_results(a: dict, b: dict) -> list[dict]:
@@ -26,11 +33,21 @@ def compare_results(a: dict, b: dict) -> list[dict]:
     for task in a["retrieval"].keys() & b["retrieval"].keys():
         ours, theirs = a["retrieval"][task]["ndcg_by_query"], b["retrieval"][task]["ndcg_by_query"]
         if a["retrieval"][task]["sha256"] != b["retrieval"][task]["sha256"]:
-            raise EvaluationError(f"{task}: the two results were measured on different questions or pages; evaluate both again")
+            raise EvaluationError(
+                f"{task}: the two results were measured on different questions or pages; evaluate both again"
+            )
         (x,), (y,) = (ours[name] for name in a["models"]), (theirs[name] for name in b["models"])
         for dim in sorted(x.keys() & y.keys(), key=int, reverse=True):
             first, second = (np.array([by[dim][q] for q in x[dim]]) for by in (x, y))
-            rows.append({"task": task, "dim": int(dim), "a": first.mean(), "b": second.mean(), **paired_bootstrap(first, second)})
+            rows.append(
+                {
+                    "task": task,
+                    "dim": int(dim),
+                    "a": first.mean(),
+                    "b": second.mean(),
+                    **paired_bootstrap(first, second),
+                }
+            )
     if not rows:
         raise EvaluationError("the two results share no task and dimension")
     return rows

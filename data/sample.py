@@ -7,7 +7,7 @@ page needs all three. Companies of the evaluation side never occur in training.
 
 import random
 
-from .numbers import execute_program
+from .finqa import execute_program, linearise_row
 
 _FIRST = (
     "alder birch cobalt delmar elgin fairmont garnet harlow ironwood juniper kestrel larkspur merrick norwood oakhurst "
@@ -48,7 +48,7 @@ _TOPICS = {
 }  # fmt: skip
 
 # Every sentence names its company at both ends of its constant words, so that pages of two companies share no run of 13
-# words: the evaluation side stays clear of the training side by the same rule as real data (`data.Separation`).
+# words: the evaluation side stays clear of the training side by the same rule as real data (`data.Decontamination`).
 _PRE = (
     "{company} discusses its {title} for {year} .",
     "below , {company} lists {subject} , in {unit} .",
@@ -157,9 +157,3 @@ def _written(result: float | str, question: str) -> str:
     if isinstance(result, str):
         return result
     return f"{result * 100:.1f}%" if "percentage" in question else f"{result:.2f}"
-
-
-def linearise_row(table: list[list[str]], row: int) -> str:
-    """A table row as FinQA writes it in ``gold_inds``: "the net sales of 2015 is 5735 ; the net sales of ..."."""
-    header, cells = table[0], table[row]
-    return " ; ".join(f"the {cells[0]} of {name} is {cell}" for name, cell in zip(header[1:], cells[1:])) + " ;"

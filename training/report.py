@@ -3,10 +3,10 @@
 from rich.console import Console
 from rich.table import Table
 
-from ..training.data import FinancialData
-from ..training.numbers import SignedLogScaler
-from .numbers import evaluate_numbers
-from .retrieval import EncodeOnce, RetrievalTask, evaluate_retrieval, similarity_matrix, task_name
+from ..data.numbers import SignedLogScaler
+from ..data.splits import FinancialData
+from ..eval.numeric import evaluate_numbers
+from ..eval.retrieval import EncodeOnce, RetrievalTask, evaluate_retrieval, similarity_matrix, task_name
 
 
 def evaluation_tasks(data: FinancialData) -> list[RetrievalTask]:
@@ -36,7 +36,12 @@ def learning_report(model, base, data: FinancialData, scaler: SignedLogScaler) -
     for task in tasks:
         fine_tuned = {d: s.ndcg for d, s in evaluate_retrieval(shared, task, dims).items()}
         truncated = {d: s.ndcg for d, s in evaluate_retrieval(base, task, dims).items()}
-        report["retrieval"][task.name] = {"base": truncated, "model": fine_tuned, "queries": len(task.queries), "pages": len(task.corpus)}
+        report["retrieval"][task.name] = {
+            "base": truncated,
+            "model": fine_tuned,
+            "queries": len(task.queries),
+            "pages": len(task.corpus),
+        }
         report["learned"] &= all(fine_tuned[d] > truncated[d] for d in dims)
     examples = {task_name(name): source.examples for name, source in data.evaluation.items()}
     report["numbers"] = evaluate_numbers(model, data.train, examples, scaler)
@@ -61,7 +66,9 @@ def print_report(report: dict, console: Console | None = None) -> None:
     """The report as tables a person can read; says loudly when nothing was learned."""
     console = console or Console(width=100)
     for name, task in report["retrieval"].items():
-        table = Table(title=f"nDCG@10 on {name}: {task['queries']} questions, {task['pages']} pages, unseen in training")
+        table = Table(
+            title=f"nDCG@10 on {name}: {task['queries']} questions, {task['pages']} pages, unseen in training"
+        )
         table.add_column("dimension")
         for column in ("truncated base", "fine-tuned", "gain"):
             table.add_column(column, justify="right")
@@ -70,10 +77,14 @@ def print_report(report: dict, console: Console | None = None) -> None:
             table.add_row(str(dim), f"{base:.4f}", f"{tuned:.4f}", f"{tuned - base:+.4f}")
         console.print(table)
     for task, numbers in report["numbers"].items():
-        table = Table(title=f"Numeric heads on {numbers['n']} unseen answers of {task} (Huber in z units: lower is better)")
+        table = Table(
+            title=f"Numeric heads on {numbers['n']} unseen answers of {task} (Huber in z units: lower is better)"
+        )
         for column in ("predictor", "Huber", "of constant's", "right sign", "within ×10", "Spearman"):
             table.add_column(column, justify="right" if column != "predictor" else "left")
-        rows = {"constant": numbers["constant"]} | {f"head at {dim}": scores for dim, scores in numbers["heads"].items()}
+        rows = {"constant": numbers["constant"]} | {
+            f"head at {dim}": scores for dim, scores in numbers["heads"].items()
+        }
         for name, s in rows.items():
             share = s["huber"] / numbers["constant"]["huber"]
             cells = (
@@ -90,6 +101,8 @@ def print_report(report: dict, console: Console | None = None) -> None:
     for rank, (page, similarity, right) in enumerate(example["hits"], 1):
         console.print(f"  {rank}. {similarity:.3f}  {page}{'   <- the page' if right else ''}", highlight=False)
     if report["learned"]:
-        console.print("Learned: above the truncated base at every dimension, and every head below the constant's error.")
+        console.print(
+            "Learned: above the truncated base at every dimension, and every head below the constant's error."
+        )
     else:
         console.print("NOT LEARNED EVERYWHERE: some figure above does not beat its trivial answer.", style="bold red")

@@ -4,7 +4,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import mine_hard_negatives
 
-from .data import Page
+from ..data.schema import Page
 
 # NV-Retriever (Moreira et al. 2024): what scores above 95% of the right page is too likely to be right as well.
 RELATIVE_MARGIN = 0.05

@@ -9,8 +9,8 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import spearmanr
 from sklearn.linear_model import RidgeCV
 
-from ..training.data import Example
-from ..training.numbers import SignedLogScaler, signed_log
+from ..data.numbers import SignedLogScaler, signed_log
+from ..data.schema import Example
 
 HUBER_DELTA = 1.0
 
@@ -98,7 +98,10 @@ def evaluate_numbers(
     train_numbers = np.array([example.number for example in train])
     constant = best_constant(train_numbers, scaler)
     if base is not None:
-        inputs, targets = base.encode([example.numeric for example in train], show_progress_bar=False), scaler.transform(train_numbers)
+        inputs, targets = (
+            base.encode([example.numeric for example in train], show_progress_bar=False),
+            scaler.transform(train_numbers),
+        )
     results = {}
     for task, examples in evaluation.items():
         numbers = np.array([example.number for example in labelled(examples)])

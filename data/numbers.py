@@ -1,4 +1,4 @@
-"""Numbers of financial answers: one parser, one unit, one reversible scale, and FinQA's program language.
+"""Numbers of financial answers: one parser, one unit, one reversible scale.
 
 The unit. A percentage is a fraction (``"14.6%"`` is 0.146), as FinQA's ``exe_ans`` has it. Money and counts stay in the
 unit of the page they were read from: a page "in thousands" answers 94 for $94,000, because that is what its table says
@@ -61,41 +61,18 @@ def parse_number(text: object) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def _agree(a: float, b: float) -> bool:
+def agree(a: float, b: float) -> bool:
     """Whether two readings of one answer differ by rounding only (two significant digits)."""
     return math.isclose(a, b, rel_tol=0.02, abs_tol=0.006)
 
 
-def finqa_number(answer: object, exe_ans: object = None) -> float:
-    """The numeric label of a FinQA record, in the unit of this module.
-
-    FinQA's ``answer`` (typed by an annotator) and ``exe_ans`` (the program's result) can differ by rounding, by a factor
-    of 100 for percentages, or altogether. Where they agree up to those, the unrounded ``exe_ans`` wins; where they
-    contradict each other, the annotator does, as the question was answered from the page and not from the program.
-    """
-    written, executed = _in_page_unit(answer), parse_number(exe_ans)
-    if math.isnan(written):
-        # yes/no stays without a number even where a program compares figures
-        return math.nan if str(answer).strip().lower() in ("yes", "no") else executed
-    for candidate in (executed, executed / 100):
-        if _agree(written, candidate):
-            return candidate
-    return written
-
-
-def tatqa_number(answer: object, scale: str = "") -> float:
-    """The numeric label of a TAT-QA question: ``answer`` in the page's unit, percentages (``scale``) as fractions."""
-    value = _in_page_unit(answer)
-    if scale == "percent" and "%" not in str(answer):
-        value /= 100
-    return value
-
-
-def _in_page_unit(answer: object) -> float:
+def in_page_unit(answer: object) -> float:
     """`parse_number` without the scale word: a spelled-out "million" repeats the page's unit, which labels keep to."""
     if isinstance(answer, (list, tuple)):
-        return _in_page_unit(answer[0]) if len(answer) == 1 else math.nan
-    return parse_number(re.sub("|".join(SCALE_WORDS), "", answer, flags=re.IGNORECASE) if isinstance(answer, str) else answer)
+        return in_page_unit(answer[0]) if len(answer) == 1 else math.nan
+    return parse_number(
+        re.sub("|".join(SCALE_WORDS), "", answer, flags=re.IGNORECASE) if isinstance(answer, str) else answer
+    )
 
 
 @dataclass(frozen=True)
@@ -130,67 +107,3 @@ def signed_log(numbers) -> np.ndarray:
     """sign(x)·log(1+|x|), which keeps zero, the sign and the order of magnitude."""
     numbers = np.asarray(numbers, dtype=np.float64)
     return np.sign(numbers) * np.log1p(np.abs(numbers))
-
-
-# --- FinQA's programs (Chen et al. 2021, section 3.2): "subtract(5829, 5735), divide(#0, 5735)" ---------------------
-
-_STEP = re.compile(r"(\w+)\(([^()]*)\)")
-
-
-def execute_program(program: str, table: list[list[str]]) -> float | str:
-    """Run a FinQA program over its page's ``table``: a float, or "yes"/"no" for ``greater``.
-
-    Arguments are numbers (percentages as fractions), ``const_100`` constants, ``#k`` (the k-th step's result) or, for
-    the ``table_*`` operations, a row's name. Raises ``ValueError`` for anything else.
-    """
-    results: list[float | str] = []
-
-    def number(argument: str) -> float:
-        argument = argument.strip()
-        if argument.startswith("#"):
-            return results[int(argument[1:])]
-        if argument.startswith("const_"):
-            return -1.0 if argument == "const_m1" else float(argument[len("const_") :])
-        value = parse_number(argument)
-        if math.isnan(value):
-            raise ValueError(f"program {program!r}: {argument!r} is no number")
-        return value
-
-    steps = _STEP.findall(program)
-    if not steps:
-        raise ValueError(f"program {program!r} has no step")
-    for operation, arguments in steps:
-        # Row names may hold commas, so table operations keep everything before the closing ", none".
-        if operation.startswith("table_"):
-            row = arguments.rsplit(",", 1)[0].strip()
-            results.append(_table_operation(operation, row, table, program))
-            continue
-        a, b = (number(part) for part in arguments.split(",", 1))
-        try:
-            results.append(
-                {
-                    "add": lambda: a + b,
-                    "subtract": lambda: a - b,
-                    "multiply": lambda: a * b,
-                    "divide": lambda: a / b,
-                    "exp": lambda: a**b,
-                    "greater": lambda: "yes" if a > b else "no",
-                }[operation]()
-            )
-        except KeyError:
-            raise ValueError(f"program {program!r}: unknown operation {operation!r}") from None
-        except (ZeroDivisionError, OverflowError, TypeError) as error:
-            raise ValueError(f"program {program!r}: {error}") from None
-    return results[-1]
-
-
-def _table_operation(operation: str, row_name: str, table: list[list[str]], program: str) -> float:
-    for row in table:
-        if row and row[0].strip() == row_name:
-            values = [value for value in map(parse_number, row[1:]) if not math.isnan(value)]
-            if values:
-                reduce = {"table_sum": sum, "table_max": max, "table_min": min, "table_average": np.mean}.get(operation)
-                if reduce is None:
-                    raise ValueError(f"program {program!r}: unknown operation {operation!r}")
-                return float(reduce(values))
-    raise ValueError(f"program {program!r}: the table has no row {row_name!r} with numbers")

@@ -1,0 +1,61 @@
+"""The one table that everything speaks: pages, labelled examples, and the source that they came from."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+
+class DataError(ValueError):
+    """Wrong input data; the message names the source, what is wrong and what to do."""
+
+
+@dataclass
+class Page:
+    """A page to search: its text as MTEB's FinQARetrieval writes it, and where it comes from."""
+
+    page_id: str
+    text: str
+    company: str = ""
+    year: int | None = None
+
+
+@dataclass
+class Example:
+    """One question with its page.
+
+    ``fact`` is the evidence's text (gold facts, or the page where the record names none), ``number`` the answer in the
+    unit of `data.numbers` (NaN where it is none), ``facts`` all that the page offers by id, ``gold`` the ids among
+    them that FinQA's ``gold_inds`` names.
+    """
+
+    question: str
+    page: Page
+    fact: str
+    number: float
+    facts: dict[str, str] = field(default_factory=dict, repr=False)
+    gold: list[str] = field(default_factory=list)
+
+    @property
+    def numeric(self) -> str:
+        """What the numeric heads read."""
+        return numeric_text(self.question, self.fact)
+
+
+@dataclass
+class Source:
+    """What one file or Hub dataset gave: labelled examples and all pages, labelled or not."""
+
+    name: str
+    schema: str
+    examples: list[Example]
+    pages: dict[str, Page]
+    sha256: str
+    skipped: int = 0
+
+
+def numeric_text(question: str, context: str) -> str:
+    """The text that a numeric head reads, after retrieval: question and evidence."""
+    return f"Question: {question} Context: {context}"
+
+
+def text_id(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Training questions from unlabelled filing pages: layout text into FinQA's shape, questions about it, the ones worth keeping."""
