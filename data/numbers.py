@@ -38,7 +38,9 @@ _DIGITS = r"""
               | 0,[0-9]+ | [0-9]+,[0-9]{1,2}(?=\s*(?:%|percent|per\ cent|€|eur)))  # 0,75  12,5 %
     | (?P<apart>[1-9][0-9]{0,2}(?:[\u00a0\u202f\u2009'’][0-9]{3})+(?:[.,][0-9]+)?)   # 1 234 567,89 (no-break)  1'234.50
 """
-_UNIT = r"(?:(?P<percent{0}>{percent})|(?P<bps{0}>{bps})|(?P<scale{0}>{scales})?\s*(?:{after})?\s*(?:{counted})?)"
+_UNIT = (
+    r"(?P<unit{0}>(?P<percent{0}>{percent})|(?P<bps{0}>{bps})|(?P<scale{0}>{scales})?\s*(?:{after})?\s*(?:{counted})?)"
+)
 
 
 def _unit(place: str) -> str:
@@ -54,7 +56,7 @@ _FIGURE = re.compile(
     (?P<sign>[-+])?\s*(?P<open>\()?\s*(?:(?:{_MONEY})\s*)?(?P<open2>\()?\s*(?P<sign2>[-+])?\s*(?:[$€£¥₹]\s*)?
     (?P<digits>{_DIGITS})(?P<exponent>e[-+]?[0-9]{{1,3}})?\s*{_unit("_in")}\s*
     (?P<close>\))?\s*{_unit("_out")}\s*
-    (?P<doubled>\(\s*[-+]?\s*[$€£¥₹]?\s*(?P<again>[0-9][0-9.,]*)?\s*(?P<percent_again>%)?\s*\))?\s*
+    (?P<doubled>\(\s*[-+]?\s*[$€£¥₹]?\s*(?P<again>[0-9.][0-9.,]*)?\s*(?P<percent_again>%)?\s*\))?\s*
     (?:\(\s*[a-z]\s*\)|\*+)?\s*\.?
     """,
     re.VERBOSE,
@@ -93,9 +95,9 @@ def _figure(text: str) -> _Figure | None:
     )
     if len(opened) > 1 or len(signs) > 1 or (match["close"] and not opened) or (opened and signs == "+"):
         return None
-    units = [name for name in ("percent", "bps", "scale") for place in ("_in", "_out") if match[name + place]]
-    if len(units) > 1:
-        return None
+    if match["unit_in"].strip() and match["unit_out"].strip():
+        return None  # "2019 €m" heads a column
+    units = [name for name in ("percent", "bps", "scale") if match[f"{name}_in"] or match[f"{name}_out"]]
     unsigned = _decimal(match)
     if match["doubled"]:
         # The bracket repeats the figure or holds what damage left of it, a percent sign.

@@ -7,17 +7,18 @@ Flat as in ``program``: ``subtract(5829, 5735), divide(#0, 5735)``; nested as in
 import math
 import operator
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from .numbers import parse_number
 
-_ARITHMETIC = {
+_ARITHMETIC: dict[str, Callable] = {
     "add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv,
     "exp": operator.pow, "greater": lambda a, b: "yes" if a > b else "no",
 }  # fmt: skip
-_OF_A_ROW = {"table_sum": sum, "table_max": max, "table_min": min, "table_average": np.mean}
+_OF_A_ROW: dict[str, Callable] = {"table_sum": sum, "table_max": max, "table_min": min, "table_average": np.mean}
 
 _OPENING = re.compile(r"\s*(\w+)\s*\(")
 # Row names hold commas and brackets of their own: a table operation ends at its ", none)".
@@ -36,7 +37,8 @@ class Step:
 def read_program(program: str) -> list[Step]:
     """The steps of a program. Raises ``ValueError`` unless it is understood from its first to its last character."""
     program = (program or "").strip()
-    steps, position = [], 0
+    steps: list[Step] = []
+    position = 0
     while position < len(program) or not steps:
         step, position = _read_step(program, position)
         steps.append(step)
@@ -60,8 +62,9 @@ def _read_step(program: str, position: int) -> tuple[Step, int]:
         return Step(operation, (row[1],)), row.end()
     if operation not in _ARITHMETIC:
         raise ValueError(f"program {program!r}: unknown operation {operation!r}")
-    arguments = []
+    arguments: list[str | Step] = []
     while True:
+        argument: str | Step
         if _OPENING.match(program, position):
             argument, position = _read_step(program, position)
         elif match := _ARGUMENT.match(program, position):
@@ -103,7 +106,7 @@ def execute_program(program: str, table: list[list[str]]) -> float | str:
 
     def run(step: Step) -> float | str:
         if step.operation in _OF_A_ROW:
-            return float(_OF_A_ROW[step.operation](_row_values(step.arguments[0], table, program)))
+            return float(_OF_A_ROW[step.operation](_row_values(str(step.arguments[0]), table, program)))
         try:
             result = _ARITHMETIC[step.operation](*map(value_of, step.arguments))
         except (ZeroDivisionError, OverflowError, TypeError) as error:
