@@ -22,7 +22,8 @@ _POWERS = np.array([pow(_MULTIPLIER, i, 2**64) for i in range(1, SHINGLE_WORDS +
 
 
 def words_of(text: str) -> list[str]:
-    return re.findall(r"[a-z0-9]+", text.lower())
+    """Letters and digits in lower case, "1,200" as "1200": filings keep thousands separators that FinQA's pages lost."""
+    return re.findall(r"[a-z0-9]+", re.sub(r"(?<=[0-9]),(?=[0-9]{3})", "", text.lower()))
 
 
 def shingles(text: str, width: int = SHINGLE_WORDS) -> set[str]:
