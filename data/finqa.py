@@ -29,10 +29,14 @@ def _parts(record: dict) -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def linearise_row(table: list[list[str]], row: int) -> str:
-    """A table row as FinQA writes it in ``gold_inds``: "the net sales of 2015 is 5735 ; the net sales of ..."."""
+    """A table row as FinQA writes it in ``gold_inds``: "the net sales of 2015 is 5735 ; the net sales of ...".
+
+    The header's first cell, where it has one, goes before ("in millions the net sales of ...").
+    """
     header, cells = table[0], table[row]
     name = cells[0] if cells else ""
-    return " ; ".join(f"the {name} of {column} is {cell}" for column, cell in zip(header[1:], cells[1:])) + " ;"
+    columns = " ; ".join(f"the {name} of {column} is {cell}" for column, cell in zip(header[1:], cells[1:]))
+    return f"{header[0]} {columns} ;".lstrip() if header else f"{columns} ;"
 
 
 def parse_finqa(record: dict):
