@@ -1,10 +1,14 @@
 """The three groups of arguments that ``train_st.py`` takes, as flags or as one YAML/JSON file."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
-from sentence_transformers.base.training_args import BatchSamplers
+
+from .batches import PageBatchSampler
+
+PAGES = "pages"
 
 
 @dataclass
@@ -80,6 +84,13 @@ class DataArguments:
         },
     )
     labelled_repeats: int = field(default=1, metadata={"help": "How often an epoch repeats the labelled pairs."})
+    questions_per_page: int = field(
+        default=8, metadata={"help": "A page is encoded once a step with up to so many of its questions."}
+    )
+    concept_pairs: list[str] | None = field(
+        default=None,
+        metadata={"help": "FILE N: also train on N pairs of names of one concept (training/concepts.py)."},
+    )
     skip_invalid: bool = field(default=False, metadata={"help": "Leave out records without question or page."})
     holdout: float = field(default=0.1, metadata={"help": "Share of pages held out where --eval_data names none."})
 
@@ -92,13 +103,22 @@ class FinTrainingArguments(SentenceTransformerTrainingArguments):
         default="finmatryoshka-model", metadata={"help": "The folder to write when training is done."}
     )
     learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate of AdamW."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Pairs per step and process."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Pages per step and process."})
     num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the training data."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up, or their share where below 1."})
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay."})
     batch_sampler: str = field(
-        default=BatchSamplers.NO_DUPLICATES.value,
-        metadata={"help": "No page twice in a batch, so that no page is its own negative."},
+        default=PAGES, metadata={"help": "Fixed: no page twice in a batch (training/batches.py); see --siblings."}
+    )
+    siblings: float = field(
+        default=0.0,
+        metadata={"help": "Chance that a page in a batch is followed by another of its company, 0 (shuffled) to 1."},
+    )
+    tokens_per_forward: int | None = field(
+        default=None,
+        metadata={
+            "help": "Padded tokens forwarded at a time; 0: no limit. Default: 4096 on the CPU, no limit on CUDA."
+        },
     )
     save_strategy: str = field(default="no", metadata={"help": "'steps' writes checkpoints to OUTPUT_DIR.run."})
     logging_steps: float = field(default=0.1, metadata={"help": "Steps between log lines, or their share."})
@@ -109,8 +129,16 @@ class FinTrainingArguments(SentenceTransformerTrainingArguments):
         default=1e-3, metadata={"help": "Peak learning rate of the numeric heads, which start from nothing."}
     )
     matryoshka_weights: list[float] | None = field(default=None, metadata={"help": "One per dimension, largest first."})
+    teacher: list[str] | None = field(
+        default=None,
+        metadata={"help": "SentenceTransformers whose in-batch similarities are learned; several are averaged."},
+    )
+    teacher_weight: float = field(
+        default=0.7, metadata={"help": "Share of the teachers' KL divergence in the ranking loss, 0 to 1."}
+    )
+    teacher_temperature: float = field(default=0.03, metadata={"help": "Of the softmax that the divergence compares."})
     mini_batch_size: int | None = field(
-        default=None, metadata={"help": "GradCache: pairs per forward, for batches that do not fit in memory."}
+        default=None, metadata={"help": "GradCache: texts per forward, for batches that do not fit in memory."}
     )
     precision: str | None = field(
         default=None,
@@ -142,6 +170,14 @@ class FinTrainingArguments(SentenceTransformerTrainingArguments):
         if self.precision == "fp16" and (self.use_cpu or not torch.cuda.is_available()):
             raise ValueError("--precision fp16 needs a GPU and this run is on the CPU; use bf16 or fp32")
         self.fp16, self.bf16 = self.precision == "fp16", self.precision == "bf16"
+        if isinstance(self.batch_sampler, str) and self.batch_sampler != PAGES:
+            raise ValueError(f"--batch_sampler {self.batch_sampler}: batches are made of pages; leave it out")
+        for name in ("siblings", "teacher_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--{name} {getattr(self, name)}: give a share between 0 and 1")
+        self.batch_sampler = partial(PageBatchSampler, siblings=self.siblings)
+        if self.tokens_per_forward is None:
+            self.tokens_per_forward = 0 if torch.cuda.is_available() and not self.use_cpu else 4096
         self.learning_rate_mapping = {r"numeric_heads": self.numeric_learning_rate}
         # 'true' and 'false' are what a flag can say
         if isinstance(self.resume_from_checkpoint, str) and self.resume_from_checkpoint.lower() in ("true", "false"):

@@ -25,7 +25,7 @@ from .arguments import DataArguments, FinTrainingArguments, ModelArguments
 from .averaging import average_weights, check_trained_folder, folder_weights, starting_weights
 from .backbone import as_sentence_transformer, check_backbone, load_finmatryoshka, start_projection
 from .checkpoints import last_complete_checkpoint
-from .datasets import in_order, synthesized, training_columns, training_datasets
+from .datasets import page_collator, synthesized, training_datasets, training_rows
 from .losses import FinMatryoshkaLoss
 from .refit import refit_heads, refit_projection
 from .report import learning_report
@@ -154,18 +154,20 @@ def train(
     loss = FinMatryoshkaLoss(
         model, args.temperature, args.numeric_weight, args.matryoshka_weights, args.mini_batch_size,
         gather_across_devices=args.world_size > 1,
+        teacher_weight=args.teacher_weight if args.teacher else 0.0, teacher_temperature=args.teacher_temperature,
     )  # fmt: skip
     with torch.autocast(
         model.device.type, torch.float16 if args.fp16 else torch.bfloat16, enabled=args.fp16 or args.bf16
     ):
-        datasets = training_datasets(data, data_args, scaler, args.per_device_train_batch_size, args.seed, model)
-    if len(datasets) > 1:
-        args.batch_sampler = in_order
+        datasets = training_datasets(data, data_args, scaler, args.seed, model)
+        eval_dataset = training_rows(data.eval_examples, scaler) if args.eval_strategy != "no" else None
+        collator = page_collator(model, args, [*datasets.values(), *([eval_dataset] if eval_dataset else [])])
     trainer = SentenceTransformerTrainer(
         model=model,
         args=args,
         train_dataset=datasets if len(datasets) > 1 else next(iter(datasets.values())),
-        eval_dataset=training_columns(data.eval_examples, scaler) if args.eval_strategy != "no" else None,
+        eval_dataset=eval_dataset,
+        data_collator=collator,
         loss=loss,
         callbacks=list(callbacks),
     )
@@ -238,6 +240,7 @@ COLUMN_PROMPTS = {
     "page": "document",
     "negative": "document",
     "fact": "document",
+    "synonym": "query",
     "numeric_text": "numeric",
 }
 
@@ -248,6 +251,7 @@ def training_record(model_args, data_args, args, data: FinancialData) -> dict:
     previous = json.loads(earlier.read_text()) if earlier.is_file() else None
     loss_fields = ("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps",
                    "warmup_steps", "weight_decay", "temperature", "numeric_weight", "matryoshka_weights", "mini_batch_size",
+                   "siblings", "teacher", "teacher_weight", "teacher_temperature",
                    "precision", "seed", "average_with_base", "average_with", "refit_projection", "refit_heads", "lr_scheduler_type")  # fmt: skip
     return {
         "model": vars(model_args),
