@@ -24,7 +24,7 @@ class Example:
 
     ``fact`` is the evidence's text (gold facts, or the page where the record names none), ``number`` the answer in the
     unit of `data.numbers` (NaN where it is none), ``facts`` all that the page offers by id, ``gold`` the ids among
-    them that FinQA's ``gold_inds`` names.
+    them that FinQA's ``gold_inds`` names, ``kind`` the family of its source's schema (finqa, tatqa, ...).
     """
 
     question: str
@@ -33,6 +33,7 @@ class Example:
     number: float
     facts: dict[str, str] = field(default_factory=dict, repr=False)
     gold: list[str] = field(default_factory=list)
+    kind: str = ""
 
     @property
     def numeric_text(self) -> str:

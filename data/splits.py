@@ -75,6 +75,7 @@ def load_data(
             if reason:
                 dropped[reason] += 1
             else:
+                example.kind = source.schema.split("_")[0]
                 train.append(example)
     if not train:
         raise DataError(f"{', '.join(data)}: nothing left to train on ({_counts(dropped)} dropped); give other --data")

@@ -83,6 +83,9 @@ class DataArguments:
             "help": "Add to each pair the wrong page that the starting model ranks highest (training/hard_negatives.py)."
         },
     )
+    mix_sources: bool = field(
+        default=False, metadata={"help": "Batches hold pages of FinQA and TAT-QA together, not of one kind each."}
+    )
     labelled_repeats: int = field(default=1, metadata={"help": "How often an epoch repeats the labelled pairs."})
     questions_per_page: int = field(
         default=8, metadata={"help": "A page is encoded once a step with up to so many of its questions."}
@@ -117,7 +120,7 @@ class FinTrainingArguments(SentenceTransformerTrainingArguments):
     tokens_per_forward: int | None = field(
         default=None,
         metadata={
-            "help": "Padded tokens forwarded at a time; 0: no limit. Default: 4096 on the CPU, no limit on CUDA."
+            "help": "Padded tokens forwarded at a time; 0: no limit. Default: 2048 on the CPU, no limit on CUDA."
         },
     )
     save_strategy: str = field(default="no", metadata={"help": "'steps' writes checkpoints to OUTPUT_DIR.run."})
@@ -129,6 +132,13 @@ class FinTrainingArguments(SentenceTransformerTrainingArguments):
         default=1e-3, metadata={"help": "Peak learning rate of the numeric heads, which start from nothing."}
     )
     matryoshka_weights: list[float] | None = field(default=None, metadata={"help": "One per dimension, largest first."})
+    keep_tokens: float = field(
+        default=1.0,
+        metadata={"help": "Share of a page's tokens that a step reads, drawn anew each time, at their own positions."},
+    )
+    without_punctuation: bool = field(
+        default=False, metadata={"help": "Steps read pages without brackets, quotes, commas and full stops."}
+    )
     teacher: list[str] | None = field(
         default=None,
         metadata={"help": "SentenceTransformers whose in-batch similarities are learned; several are averaged."},
@@ -172,12 +182,12 @@ class FinTrainingArguments(SentenceTransformerTrainingArguments):
         self.fp16, self.bf16 = self.precision == "fp16", self.precision == "bf16"
         if isinstance(self.batch_sampler, str) and self.batch_sampler != PAGES:
             raise ValueError(f"--batch_sampler {self.batch_sampler}: batches are made of pages; leave it out")
-        for name in ("siblings", "teacher_weight"):
+        for name in ("siblings", "teacher_weight", "keep_tokens"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: give a share between 0 and 1")
         self.batch_sampler = partial(PageBatchSampler, siblings=self.siblings)
         if self.tokens_per_forward is None:
-            self.tokens_per_forward = 0 if torch.cuda.is_available() and not self.use_cpu else 4096
+            self.tokens_per_forward = 0 if torch.cuda.is_available() and not self.use_cpu else 2048
         self.learning_rate_mapping = {r"numeric_heads": self.numeric_learning_rate}
         # 'true' and 'false' are what a flag can say
         if isinstance(self.resume_from_checkpoint, str) and self.resume_from_checkpoint.lower() in ("true", "false"):

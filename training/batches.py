@@ -14,11 +14,16 @@ import torch
 from datasets import Dataset
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
+from transformers import PreTrainedTokenizerBase
 
 from .teacher import TeacherVectors
 
 # What a row says about its texts, beside the texts themselves.
 ABOUT = ("page_id", "negative_id", "company", "dataset_name")
+# What of a column's features the model reads, a value for each token.
+TOKENS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+# The columns of which a step may read a part.
+THINNED = ("page", "negative")
 
 
 class PageBatchSampler(DefaultBatchSampler):
@@ -112,12 +117,18 @@ class PageCollator(SentenceTransformerDataCollator):
     Args:
         right_pages: By question, the ids of all pages that answer it (`right_pages`).
         teacher: Vectors of all texts (training/teacher.py).
-        tokens_per_forward: Padded tokens of a chunk; None puts a whole column into one.
+        tokens_per_forward: Padded tokens of a chunk; None or 0 puts a whole column into one.
+        keep_tokens: Share of the tokens of pages that are read, drawn anew for each batch, at their own positions.
+        dropped: (k,) token ids that pages are read without.
+        first_position: The backbone's position of a text's first token.
     """
 
     right_pages: dict[str, set[str]] = field(default_factory=dict, repr=False)
     teacher: TeacherVectors | None = field(default=None, repr=False)
     tokens_per_forward: int | None = None
+    keep_tokens: float = 1.0
+    dropped: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long), repr=False)
+    first_position: int = 0
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         batch = {"dataset_name": features[0]["dataset_name"]} if "dataset_name" in features[0] else {}
@@ -143,6 +154,8 @@ class PageCollator(SentenceTransformerDataCollator):
         """Add a column's tokens, shortest text first, and what the teacher thinks of them; returns the order."""
         prompt = self._get_prompt_for_column(self._resolve_prompts(batch) or {}, column)
         tokens = self.preprocess_fn(texts, prompt=prompt, task=None)
+        if column in THINNED and (self.keep_tokens < 1 or len(self.dropped)):
+            tokens = thinned(tokens, self._kept(tokens, texts), self.first_position)
         lengths, order = tokens["attention_mask"].sum(1).sort(stable=True)
         for name, value in tokens.items():
             batch[f"{column}_{name}"] = value[order] if torch.is_tensor(value) and value.ndim else value
@@ -150,6 +163,16 @@ class PageCollator(SentenceTransformerDataCollator):
         if self.teacher and role:
             batch[f"{column}_teacher"] = self.teacher([texts[i] for i in order], role)
         return order.tolist()
+
+    def _kept(self, tokens: dict[str, torch.Tensor], texts: list[str]) -> torch.Tensor:
+        """(n, T): what a step reads of its pages; the ends always. The batch alone decides, so that a run can be resumed."""
+        ids, attended = tokens["input_ids"], tokens["attention_mask"].bool()
+        generator = torch.Generator().manual_seed(page_number("\n".join(texts)) % 2**63)
+        kept = torch.rand(ids.shape, generator=generator) < self.keep_tokens
+        kept &= ~torch.isin(ids, self.dropped)
+        kept[:, 0] = True
+        kept[torch.arange(len(ids)), attended.sum(1) - 1] = True
+        return kept & attended
 
     def _add_pages(self, batch: dict, column: str, features: list[dict], identity: str) -> list[int]:
         """Add a column of one text a row and the numbers of its pages; returns the order."""
@@ -165,12 +188,30 @@ class PageCollator(SentenceTransformerDataCollator):
 
 
 def chunks(lengths: list[int], tokens: int | None) -> list[tuple[int, int, int]]:
-    """(begin, end, longest) of runs of ascending ``lengths`` that hold at most ``tokens`` when padded to their longest."""
+    """(begin, end, longest) of runs of ascending ``lengths`` that hold at most ``tokens`` when padded to their longest.
+
+    A run ends, too, where its shortest text would be padded by more than an eighth and 8 tokens. Without ``tokens`` all
+    is one run.
+    """
     cuts = [0]
     for i, length in enumerate(lengths):
-        if tokens and i > cuts[-1] and (i + 1 - cuts[-1]) * length > tokens:
+        begin = cuts[-1]
+        if tokens and i > begin and ((i + 1 - begin) * length > tokens or length > 1.125 * lengths[begin] + 8):
             cuts.append(i)
     return [(begin, end, lengths[end - 1]) for begin, end in zip(cuts, [*cuts[1:], len(lengths)])]
+
+
+def thinned(tokens: dict[str, torch.Tensor], keep: torch.Tensor, first_position: int = 0) -> dict[str, torch.Tensor]:
+    """(n, T) tokens without those where ``keep`` (n, T) is false, the others closed up, with their ``position_ids``."""
+    order = (~keep).sort(dim=1, stable=True).indices[:, : int(keep.sum(1).max())]
+    gathered = {name: tokens[name].gather(1, order) for name in TOKENS if name in tokens}
+    return tokens | gathered | {"attention_mask": keep.long().gather(1, order), "position_ids": order + first_position}
+
+
+def ids_of(tokenizer: PreTrainedTokenizerBase, characters: str) -> torch.Tensor:
+    """(k,) ids of the tokens that are one of ``characters``, at a word's start or within it."""
+    vocabulary = tokenizer.get_vocab().items()
+    return torch.tensor([i for token, i in vocabulary if token.lstrip("#Ġ▁") in set(characters)], dtype=torch.long)
 
 
 def page_number(page_id: str) -> int:

@@ -17,10 +17,13 @@ from ..data.splits import FinancialData
 from ..data.synthesis.filter import synthetic_pairs
 from ..data.synthesis.questions import SyntheticPair
 from .arguments import DataArguments, FinTrainingArguments
-from .batches import PageCollator, right_pages
+from .batches import PageCollator, ids_of, right_pages
 from .concepts import concept_rows
 from .hard_negatives import mined_negatives
 from .teacher import teacher_vectors
+
+# What `str(table)` and tokenised prose put between words and figures: a quarter of a page's tokens.
+PUNCTUATION = "[]'\",()."
 
 
 def training_rows(
@@ -144,8 +147,11 @@ def training_datasets(
         "page_words": data_args.page_words,
         "negatives": negatives,
     }
-    repeats = [training_rows(data.train, scaler, seed=seed + i, **options) for i in range(data_args.labelled_repeats)]
-    datasets = {"labelled": concatenate_datasets(repeats)}
+    datasets = {}
+    for name in sorted({example.kind for example in data.train}) if not data_args.mix_sources else [None]:
+        examples = [example for example in data.train if name in (None, example.kind)]
+        repeats = [training_rows(examples, scaler, seed=seed + i, **options) for i in range(data_args.labelled_repeats)]
+        datasets[name or "labelled"] = concatenate_datasets(repeats)
     if pairs:
         datasets["synthetic"] = training_rows(pairs, seed=seed, **options)
     if data_args.fact_pairs:
@@ -160,6 +166,7 @@ def training_datasets(
 
 def page_collator(model: SentenceTransformer, args: FinTrainingArguments, datasets: list[Dataset]) -> PageCollator:
     """The collator of ``datasets``, with the teachers' vectors of their texts where ``args`` name teachers."""
+    config = model[0].auto_model.config
     teacher = None
     if args.teacher and args.teacher_weight:
         with args.main_process_first(local=False, desc="teacher"):
@@ -170,6 +177,10 @@ def page_collator(model: SentenceTransformer, args: FinTrainingArguments, datase
         right_pages=right_pages(datasets),
         teacher=teacher,
         tokens_per_forward=args.tokens_per_forward,
+        keep_tokens=args.keep_tokens,
+        dropped=ids_of(model.tokenizer, PUNCTUATION if args.without_punctuation else ""),
+        # MPNet numbers its positions from its padding's on
+        first_position=config.pad_token_id + 1 if config.model_type == "mpnet" else 0,
     )
 
 

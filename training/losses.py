@@ -11,7 +11,7 @@ from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.util import all_gather, all_gather_with_grad, get_rank
 from torch import Tensor, nn
 
-TOKENS = ("input_ids", "attention_mask", "token_type_ids")
+from .batches import TOKENS
 
 
 def cos_sim_fp32(a: Tensor, b: Tensor) -> Tensor:
