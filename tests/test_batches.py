@@ -282,6 +282,13 @@ def test_teachers_are_averaged_at_every_dimension_and_asked_once(model, tiny_bac
     assert (plain - again).norm() / plain.norm() < 1e-5
 
 
+def test_a_teacher_that_is_none_is_one_line(tmp_path):
+    rows = training_rows(EXAMPLES, None)
+    with pytest.raises(teachers.TeacherError, match="--teacher .*nowhere: name a folder"):
+        teacher_vectors([str(tmp_path / "nowhere")], [rows], tmp_path / "run")
+    assert not list(tmp_path.glob("run/*"))
+
+
 def test_concepts_pair_names_of_one_concept_and_no_term_of_the_evaluation(tmp_path):
     names = {"Revenue": ["revenues", "sales revenue goods net", "service revenue"], "Cash": ["cash on hand", "cash at bank"],
              "Alone": ["backlog of orders"], "OtherAssets": ["sundry", "various"]}  # fmt: skip

@@ -113,7 +113,7 @@ def test_yaml_file_and_flags_that_override_it(train_flags, tmp_path):
     assert train_st.main([str(tmp_path / "r.yaml")]) == 0 and (tmp_path / "y" / "config.json").is_file()
 
 
-def test_all_of_the_recipes_parts_run_together(train_flags, tmp_path, finqa_files, monkeypatch):
+def test_all_of_the_recipes_parts_run_together(train_flags, tmp_path, finqa_files, tiny_backbones, monkeypatch):
     monkeypatch.setattr(
         "finmatryoshka.training.hard_negatives.RELATIVE_MARGIN", 0.0
     )  # to a tiny untrained model all pages are alike
@@ -134,7 +134,8 @@ def test_all_of_the_recipes_parts_run_together(train_flags, tmp_path, finqa_file
         "nomic_bert",
         output_dir=tmp_path / "m", synthesize=pages, synthetic_pairs=12, fact_pairs=20, page_words=30, mini_batch_size=2,
         per_device_train_batch_size=4, average_with_base=0.5, max_steps=6,
-        fresh_pairs=3, refit_projection=True, refit_heads=True, hard_negatives=True,
+        fresh_pairs=3, refit_projection=True, refit_heads=True, hard_negatives=True, siblings=0.5, keep_tokens=0.7,
+        without_punctuation=True, teacher=tiny_backbones["bert"], teacher_weight=0.5,
     )  # fmt: skip
     assert train_st.main(flags) == 0
     record = json.loads((tmp_path / "m" / "training.json").read_text())

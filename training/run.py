@@ -251,7 +251,7 @@ def training_record(model_args, data_args, args, data: FinancialData) -> dict:
     previous = json.loads(earlier.read_text()) if earlier.is_file() else None
     loss_fields = ("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps",
                    "warmup_steps", "weight_decay", "temperature", "numeric_weight", "matryoshka_weights", "mini_batch_size",
-                   "siblings", "teacher", "teacher_weight", "teacher_temperature",
+                   "siblings", "keep_tokens", "without_punctuation", "teacher", "teacher_weight", "teacher_temperature",
                    "precision", "seed", "average_with_base", "average_with", "refit_projection", "refit_heads", "lr_scheduler_type")  # fmt: skip
     return {
         "model": vars(model_args),

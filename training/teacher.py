@@ -13,6 +13,10 @@ from sentence_transformers import SentenceTransformer
 from ..data.schema import text_id
 
 
+class TeacherError(ValueError):
+    """A teacher that cannot be loaded; the message names it and says what to give."""
+
+
 class TeacherVectors:
     """Vectors of texts, (n, D) in float32, whose products are the mean of the teachers' cosines.
 
@@ -43,7 +47,7 @@ def teacher_vectors(
         cache: A folder, made where missing. A file of other teachers or texts is never read.
 
     Raises:
-        OSError: A folder that holds no SentenceTransformer.
+        TeacherError: A folder that holds no SentenceTransformer.
     """
     texts = {"query": {}, "document": {}}
     for dataset in datasets:
@@ -70,7 +74,11 @@ def _identity(folder: str) -> str:
 
 
 def _encode(folder: str, texts: dict[str, list[str]], batch_size: int) -> np.ndarray:
-    model = SentenceTransformer(folder)
+    try:
+        model = SentenceTransformer(folder)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise TeacherError(f"--teacher {folder}: name a folder or Hub id of a SentenceTransformer ({reason})") from None
     options = {"batch_size": batch_size, "normalize_embeddings": True, "show_progress_bar": True}
     return np.vstack(
         [model.encode_query(texts["query"], **options), model.encode_document(texts["document"], **options)]
