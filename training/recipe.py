@@ -197,5 +197,9 @@ def _stage(values: dict[str, Any]) -> Stage:
         except ArgumentError:
             raise
         except (ValueError, TypeError) as error:  # transformers' own checks of its arguments, as it makes them
-            raise ArgumentError(" ".join(str(error).split())) from error
+            reason = " ".join(str(error).split())
+            named = [
+                n for n, v in values.items() if n in names and isinstance(v, str) and v in reason and n not in reason
+            ]
+            raise ArgumentError(f"--{named[0]}: {reason}" if named else reason) from error
     return Stage(*groups)
