@@ -60,7 +60,7 @@ def test_flags_override_a_file_in_every_stage(train_flags, tmp_path, write):
     assert [stage.operation for stage in (first, second, last)] == ["train", "train", "refit"]
     assert (first.training.max_steps, second.training.max_steps) == (5, 6)
     assert (first.training.temperature, second.training.temperature, last.training.temperature) == (0.2, 0.3, 0.2)
-    assert (first.data.synthesize, second.data.synthesize) == (["a.json"], ["a.json"])  # null: as without the line
+    assert (first.data.synthesize, second.data.synthesize) == (None, ["a.json"])  # null: the default
     assert first.training.learning_rate == 1e-4 and first.data.data == [values["data"]]
     flags = ["--max_steps", "9", "--temperature", "0.4", "--overwrite"]
     first, second, last = read_stages([str(path), *flags])

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from finmatryoshka import train_st
+from finmatryoshka.data.splits import load_data
+from finmatryoshka.training import run
 from finmatryoshka.training.averaging import average_weights, encoder_weights
 from finmatryoshka.training.checkpoints import last_complete_checkpoint
 
@@ -186,6 +187,38 @@ def test_two_processes_give_the_same_kind_of_result(train_flags, tmp_path):
     assert set(weights(tmp_path / "two"))
 
 
+def test_published_figures_are_of_pages_held_out(train_flags, finqa_files, tmp_path, monkeypatch):
+    """Without --eval_data a share of the training file is held out: that is measured, not the file."""
+    published = []
+    monkeypatch.setattr(run, "publish", lambda folder, *_, **__: published.append(Path(folder)))
+    flags = train_flags(output_dir=tmp_path / "m", eval_data=None, holdout=0.3, max_steps=1, hub_model_id="org/m")
+    assert train_st.main([*flags, "--push_to_hub", "true"]) == 0
+    (task,) = json.loads((published[0] / "results.json").read_text())["retrieval"].values()
+    data = load_data([finqa_files["train"]], holdout=0.3)
+    assert task["queries"] == len({example.question for example in data.eval_examples})
+    assert task["queries"] < len({example.question for example in data.train})
+
+
+def test_figures_of_what_an_earlier_run_trained_on_are_not_published(
+    train_flags, trained_folders, finqa_files, tmp_path, capsys
+):
+    flags = {"data": finqa_files["eval"], "eval_data": finqa_files["train"], "output_dir": tmp_path / "m"}
+    flags |= {"push_to_hub": True, "hub_model_id": "org/m"}
+    assert train_st.main(train_flags(trained_folders["bert"], **flags)) == 2
+    error = capsys.readouterr().err
+    assert f"{finqa_files['train']}: an earlier run trained on it" in error and not list(tmp_path.iterdir())
+    average = {"operation": "average", "folders": [trained_folders["bert"]], "base_share": 0.5}
+    assert train_st.main(train_flags(**flags, **average)) == 2
+    assert "an earlier run trained on it" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_keeps_its_traceback(train_flags, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "train", lambda *_: int("a bug"))
+    with pytest.raises(ValueError, match="a bug"):
+        train_st.main(train_flags(output_dir=tmp_path / "m"))
+    assert not list(tmp_path.iterdir())
+
+
 BAD = [
     ({"data": "nowhere.json"}, "nowhere.json: no such file"),
     ({"data": "{tmp}/broken.json"}, "is no JSON or JSONL"),
@@ -233,7 +266,7 @@ BAD = [
     ({"output_dir": ".."}, "--output_dir ..: is or holds the current folder"),
     ({"output_dir": "{tmp}/broken.json"}, "broken.json: is a file; name a folder"),
     ({"output_dir": "{tmp}/broken.json/model"}, "cannot be written (Not a directory); name another folder"),
-    ({"save_strategy": "sometimes"}, "--save_strategy: 'sometimes' is not"),
+    ({"save_strategy": "sometimes"}, "--save_strategy: sometimes is not"),
     ({"load_best_model_at_end": "true", "save_strategy": "steps"}, "requires the save and eval strategy to match"),
 ]
 

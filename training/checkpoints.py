@@ -17,16 +17,7 @@ from filelock import FileLock, Timeout
 from .arguments import ArgumentError
 
 LOCK = ".lock"
-_REFUSALS = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOENT,
-    errno.ENOTDIR,
-)
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class StorageError(RuntimeError):
@@ -121,9 +112,9 @@ def last_complete_checkpoint(run_dir: str | os.PathLike) -> str | None:
     return str(max(found)[1]) if found else None
 
 
-def sweep_incomplete(run_dir: Path) -> None:
+def sweep_incomplete(run_dir: str | os.PathLike) -> None:
     """Remove the checkpoints of ``run_dir`` and of the folders in it that were cut off in mid-save."""
-    for folder in (run_dir, *run_dir.glob("*.checkpoints")):
+    for folder in (Path(run_dir), *Path(run_dir).glob("*.checkpoints")):
         for _, path in _numbered(folder):
             if not (path / "trainer_state.json").is_file():
                 shutil.rmtree(path, ignore_errors=True)
@@ -134,8 +125,9 @@ def storage_refusal(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno in _REFUSALS:
             return os.strerror(error.errno)
-        if match := re.search(r"os error (\d+)", str(error)):  # safetensors speaks for the system
-            return os.strerror(int(match[1]))
+        said = re.search(r"os error (\d+)", str(error))  # safetensors speaks for the system
+        if said and int(said[1]) in _REFUSALS:
+            return os.strerror(int(said[1]))
         if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):  # torch.save does not say why
             return "it is full or not writable"
         error = error.__cause__ or error.__context__

@@ -137,14 +137,13 @@ def _read_mapping(path: str) -> dict[str, Any]:
 
 
 def _convert(parser: _Parser, values: dict, where: str) -> dict[str, Any]:
-    """A file's ``values`` as the parser would give them; null leaves a name at what it is without the line."""
+    """A file's ``values`` as the parser would give them; null stays None and means the argument's default."""
     converted = {}
     for name, value in values.items():
         action = parser._option_string_actions.get(f"--{name}")
         if action is None or action.dest != name:
             _refuse_name(parser, str(name), f"{where}: ")
-        if value is not None:
-            converted[name] = _typed(action, value, f"{where}: {name}")
+        converted[name] = None if value is None else _typed(action, value, f"{where}: {name}")
     return converted
 
 
@@ -189,7 +188,7 @@ def _check_own(values: dict[str, Any], where: str) -> None:
 
 
 def _stage(values: dict[str, Any]) -> Stage:
-    groups = []
+    groups, values = [], {name: value for name, value in values.items() if value is not None}
     for group in GROUPS:
         names = {field.name for field in dataclasses.fields(group) if field.init}
         try:
