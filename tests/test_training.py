@@ -175,16 +175,18 @@ def test_refits_change_what_they_name_and_nothing_else(train_flags, trained_fold
 
 
 def test_two_processes_give_the_same_kind_of_result(train_flags, tmp_path):
-    flags = train_flags(output_dir=tmp_path / "two", per_device_train_batch_size=4)
+    stages = [{}, {"operation": "average", "base_share": 0.5}, {}, {"operation": "refit", "projection": False}]
+    (tmp_path / "r.json").write_text(json.dumps({"stages": stages}))
+    flags = [tmp_path / "r.json", *train_flags(output_dir=tmp_path / "two", per_device_train_batch_size=4)]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-               "--mixed_precision", "no", "--dynamo_backend", "no", str(ROOT / "train_st.py"), *flags]  # fmt: skip
+               "--mixed_precision", "no", "--dynamo_backend", "no", str(ROOT / "train_st.py"), *map(str, flags)]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("Numeric heads on") == 1  # one process reports
     record = json.loads((tmp_path / "two" / "training.json").read_text())
-    assert record["report"]["retrieval"]
-    assert set(weights(tmp_path / "two"))
+    assert record["report"]["retrieval"] and record["previous"]["previous"]["operation"] == "average"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.json", "two"]
 
 
 def test_published_figures_are_of_pages_held_out(train_flags, finqa_files, tmp_path, monkeypatch):
@@ -212,6 +214,11 @@ def test_figures_of_what_an_earlier_run_trained_on_are_not_published(
     assert "an earlier run trained on it" in capsys.readouterr().err
 
 
+def test_training_does_not_need_what_a_search_needs():
+    code = "import sys, finmatryoshka.train_st; print(*{'optuna', 'sqlalchemy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
 def test_a_fault_of_ours_keeps_its_traceback(train_flags, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "train", lambda *_: int("a bug"))
     with pytest.raises(ValueError, match="a bug"):
@@ -233,6 +240,7 @@ BAD = [
     ({"backbone": "nobody/no-such-model"}, "neither a local folder nor loadable from the Hub"),
     ({"output_dir": "{tmp}/full"}, "is not empty; name another folder or pass --overwrite"),
     ({"resume_from_checkpoint": "true"}, "holds no complete checkpoint"),
+    ({"resume_from_checkpoint": "{tmp}/full"}, "full: holds no complete checkpoint; pass true"),
     ({"precision": "fp16"}, "fp16 needs a GPU"),
     ({"precision": "fp8"}, "--precision fp8"),
     ({"projection_init": "noise"}, "'pca' or 'identity'"),

@@ -48,11 +48,11 @@ class RunFolder:
         )
 
     @contextmanager
-    def held(self, resume: bool, replace: bool, keep: bool) -> Iterator[None]:
+    def held(self, resume: bool | str | None, replace: bool, keep: bool) -> Iterator[None]:
         """Hold the folder for this process; it goes when the block ends, unless a run that failed can be resumed from it.
 
         Args:
-            resume: Go on from what a dead run left there, which has to be something.
+            resume: True: go on from what a dead run left there, which has to be something. A checkpoint's path: leave all as it is.
             replace: What a dead run left there may go.
             keep: Keep it after a run that ended well, too.
 
@@ -82,9 +82,9 @@ class RunFolder:
                 shutil.rmtree(self.path, ignore_errors=True)
             lock.release()
 
-    def _settle(self, resume: bool, replace: bool) -> None:
+    def _settle(self, resume: bool | str | None, replace: bool) -> None:
         """Keep or sweep what is there from before."""
-        if resume and not self.resumable():
+        if resume is True and not self.resumable():
             raise ArgumentError(f"--resume_from_checkpoint: {self.path} holds no complete checkpoint; start without it")
         if not resume and not replace and self.resumable():
             raise ArgumentError(

@@ -67,8 +67,8 @@ def check_stages(stages: list[Stage]) -> None:
     check_output(args.output_dir, replace=bool(args.overwrite or args.resume_from_checkpoint))
     if args.push_to_hub and not args.hub_model_id:
         raise ArgumentError("--push_to_hub: name the repository with --hub_model_id org/name")
-    if isinstance(args.resume_from_checkpoint, str) and len(stages) > 1:
-        raise ArgumentError("--resume_from_checkpoint: is true or false for a recipe with stages; each finds its own")
+    if isinstance(args.resume_from_checkpoint, str):
+        _check_checkpoint(args.resume_from_checkpoint, len(stages))
     dims = last.model.matryoshka_dims
     try:
         check_backbone(last.model.backbone, dims)
@@ -78,6 +78,15 @@ def check_stages(stages: list[Stage]) -> None:
         raise ArgumentError(f"--matryoshka_dims: {error}") from None
     for number, stage in enumerate(stages):
         _check_inputs(stage, first=number == 0)
+
+
+def _check_checkpoint(path: str, stages: int) -> None:
+    if stages > 1:
+        raise ArgumentError("--resume_from_checkpoint: is true or false for a recipe with stages; each finds its own")
+    if not (Path(path) / "trainer_state.json").is_file():
+        raise ArgumentError(
+            f"--resume_from_checkpoint {path}: holds no complete checkpoint; pass true to find the last one"
+        )
 
 
 def check_values(stage: Stage) -> None:

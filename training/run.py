@@ -42,7 +42,7 @@ def run(stages: list[Stage], command: str | None = None) -> dict | None:
     args, folder = stages[-1].training, RunFolder(stages[-1].training.output_dir, len(stages))
     main, held = args.process_index == 0, contextlib.nullcontext()
     if main:
-        held = folder.held(bool(args.resume_from_checkpoint), args.overwrite, args.keep_checkpoints)
+        held = folder.held(args.resume_from_checkpoint, args.overwrite, args.keep_checkpoints)
     with held:
         data = load_arguments_data(stages[-1].data)
         if args.push_to_hub:
@@ -51,8 +51,8 @@ def run(stages: list[Stage], command: str | None = None) -> dict | None:
         if model is None:
             return None
         report = None if args.skip_evaluation else evaluate(stages[-1], model, data)
-        if args.push_to_hub:
-            evaluate_and_publish(stages[-1], data)
+    if args.push_to_hub:
+        evaluate_and_publish(stages[-1], data)
     return report
 
 
