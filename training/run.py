@@ -147,9 +147,8 @@ def evaluate(stage: Stage, model: SentenceTransformer, data: FinancialData) -> d
     try:
         replace_file(path, to_json(read_record(path.parent) | {"report": report}))
     except OSError as error:
-        raise StorageError(
-            f"{path}: does not take the report ({error.strerror}); the model beside it is complete"
-        ) from error
+        reason = storage_refusal(error) or error
+        raise StorageError(f"{path}: does not take the report ({reason}); the model beside it is complete") from error
     return report
 
 
