@@ -79,15 +79,14 @@ def run_in_order(
     for number, stage in enumerate(stages, 1):
         if not main and all(later.operation != "train" for later in stages[number - 1 :]):
             return None  # one process averages and refits
-        inputs = ([previous] if previous else []) + (stage.options.folders or [])
-        inputs = inputs or [stage.model.backbone]
+        inputs = inputs_of(stage, previous)
         record = {"command": command} | stage_record(stage, data, inputs)
         target = str(folder.finished(number))
         last = number == len(stages)
         if last or not (resume and is_finished(target, record)):
             if stage.operation == "train":
-                start = previous or stage.model.backbone
-                model = train(stage, data, start, folder.checkpoints(number), checkpoint_of(resume, folder, number))
+                checkpoint = checkpoint_of(resume, folder, number)
+                model = train(stage, data, inputs[0], folder.checkpoints(number), checkpoint)
             elif main:
                 model = average(stage, inputs) if stage.operation == "average" else refit(stage, data, inputs[0])
             if main:
@@ -96,6 +95,13 @@ def run_in_order(
             PartialState().wait_for_everyone()
         previous = target
     return model if main else None
+
+
+def inputs_of(stage: Stage, previous: str | None) -> list[str]:
+    """What a stage goes on from: the folder of the one before and those that it averages, else the backbone."""
+    if stage.operation == "average":
+        return [*([previous] if previous else []), *(stage.options.folders or [])]
+    return [previous or stage.model.backbone]
 
 
 def checkpoint_of(resume: str | bool | None, folder: RunFolder, number: int) -> str | None:
@@ -129,13 +135,12 @@ def save(model: SentenceTransformer, target: str, record: dict) -> None:
 
 
 def _kept_elsewhere(model: SentenceTransformer, target: str, files: dict[str, str]) -> str:
-    place = Path(tempfile.mkdtemp(prefix="finmatryoshka-")) / Path(target).name
     try:
+        place = Path(tempfile.mkdtemp(prefix="finmatryoshka-")) / Path(target).name
         write_folder(model, place, files)
     except (OSError, RuntimeError, SafetensorError) as error:
         if storage_refusal(error) is None:
             raise
-        place.parent.rmdir()
         return "neither does the temporary folder take it; complete checkpoints are kept, make room and resume"
     return f"what was trained is in {place}: make room and move it"
 
