@@ -1,4 +1,4 @@
-"""The three groups of arguments that ``train_st.py`` takes, as flags or as one YAML/JSON file."""
+"""The groups of arguments that ``train_st.py`` takes, as flags or in a recipe (training/recipe.py)."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,6 +9,10 @@ from sentence_transformers import SentenceTransformerTrainingArguments
 from .batches import PageBatchSampler
 
 PAGES = "pages"
+
+
+class ArgumentError(ValueError):
+    """An argument that cannot work; the message names the field, what is wrong and what to do."""
 
 
 @dataclass
@@ -67,7 +71,7 @@ class DataArguments:
     synthetic_pairs: int = field(default=10000, metadata={"help": "How many synthetic (question, page) pairs."})
     fresh_pairs: int = field(
         default=2000,
-        metadata={"help": "Synthetic pairs from pages set aside for --refit_projection, beside the labelled ones."},
+        metadata={"help": "Synthetic pairs from pages set aside for a projection's refit, beside the labelled ones."},
     )
     page_words: int | None = field(
         default=None,
@@ -123,7 +127,7 @@ class FinTrainingArguments(SentenceTransformerTrainingArguments):
             "help": "Padded tokens forwarded at a time; 0: no limit. Default: 2048 on the CPU, no limit on CUDA."
         },
     )
-    save_strategy: str = field(default="no", metadata={"help": "'steps' writes checkpoints to OUTPUT_DIR.run."})
+    save_strategy: str = field(default="no", metadata={"help": "'steps' writes checkpoints below OUTPUT_DIR.run."})
     logging_steps: float = field(default=0.1, metadata={"help": "Steps between log lines, or their share."})
     report_to: str = field(default="none", metadata={"help": "Where else to log."})
     temperature: float = field(default=0.05, metadata={"help": "Of the ranking softmax."})
@@ -154,37 +158,21 @@ class FinTrainingArguments(SentenceTransformerTrainingArguments):
         default=None,
         metadata={"help": "fp16, bf16 or fp32. Default: fp16 on CUDA, bf16 where the CPU has it, else fp32."},
     )
-    refit_projection: bool = field(
-        default=False, metadata={"help": "Refit the projection on the finished backbone's vectors (training/refit.py)."}
-    )
-    refit_heads: bool = field(
-        default=False, metadata={"help": "Refit the numeric heads on the finished embeddings (training/refit.py)."}
-    )
     overwrite: bool = field(default=False, metadata={"help": "Replace OUTPUT_DIR (when the new folder is complete)."})
     keep_checkpoints: bool = field(default=False, metadata={"help": "Keep OUTPUT_DIR.run after the folder is written."})
     skip_evaluation: bool = field(default=False, metadata={"help": "Write the folder without the closing table."})
-    average_with_base: float = field(
-        default=0.0, metadata={"help": "Share of the backbone's starting weights in the final ones (weight averaging)."}
-    )
-    average_with: list[str] | None = field(
-        default=None,
-        metadata={"help": "Folders trained from the same backbone whose weights are averaged with the final ones."},
-    )
 
     def __post_init__(self):
         # transformers wants to be told before it accepts bf16 without a GPU
         self.use_cpu = self.use_cpu or not (torch.cuda.is_available() or torch.backends.mps.is_available())
         self.precision = self.precision or best_precision()
         if self.precision not in ("fp16", "bf16", "fp32"):
-            raise ValueError(f"--precision {self.precision}: fp16, bf16 or fp32")
+            raise ArgumentError(f"--precision {self.precision}: fp16, bf16 or fp32")
         if self.precision == "fp16" and (self.use_cpu or not torch.cuda.is_available()):
-            raise ValueError("--precision fp16 needs a GPU and this run is on the CPU; use bf16 or fp32")
+            raise ArgumentError("--precision fp16 needs a GPU and this run is on the CPU; use bf16 or fp32")
         self.fp16, self.bf16 = self.precision == "fp16", self.precision == "bf16"
         if isinstance(self.batch_sampler, str) and self.batch_sampler != PAGES:
-            raise ValueError(f"--batch_sampler {self.batch_sampler}: batches are made of pages; leave it out")
-        for name in ("siblings", "teacher_weight", "keep_tokens"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"--{name} {getattr(self, name)}: give a share between 0 and 1")
+            raise ArgumentError(f"--batch_sampler {self.batch_sampler}: batches are made of pages; leave it out")
         self.batch_sampler = partial(PageBatchSampler, siblings=self.siblings)
         if self.tokens_per_forward is None:
             self.tokens_per_forward = 0 if torch.cuda.is_available() and not self.use_cpu else 2048
@@ -193,6 +181,28 @@ class FinTrainingArguments(SentenceTransformerTrainingArguments):
         if isinstance(self.resume_from_checkpoint, str) and self.resume_from_checkpoint.lower() in ("true", "false"):
             self.resume_from_checkpoint = self.resume_from_checkpoint.lower() == "true"
         super().__post_init__()
+
+
+@dataclass
+class StageArguments:
+    """What a stage of a recipe does, beside training: averages weights, refits what stands on the backbone."""
+
+    operation: str = field(
+        default="train",
+        metadata={"help": "'train', 'average' or 'refit'; a recipe lists several under `stages` (docs/training.md)."},
+    )
+    folders: list[str] | None = field(
+        default=None,
+        metadata={"help": "average: trained folders that join the stage before, every one with equal weight."},
+    )
+    base_share: float = field(
+        default=0.0, metadata={"help": "average: share of the untouched backbone's weights in the result (WiSE-FT)."}
+    )
+    projection: bool = field(
+        default=True,
+        metadata={"help": "refit: the projection, on the finished backbone's vectors (training/refit.py)."},
+    )
+    heads: bool = field(default=True, metadata={"help": "refit: the numeric heads, on the finished embeddings."})
 
 
 def best_precision() -> str:
