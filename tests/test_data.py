@@ -7,9 +7,8 @@ import math
 import pytest
 
 from finmatryoshka.data.decontamination import Decontamination, shingles
-from finmatryoshka.data.finqa import page_text
+from finmatryoshka.data.finqa import execute_program, page_text
 from finmatryoshka.data.loading import load_source, parse_records
-from finmatryoshka.data.finqa import execute_program
 from finmatryoshka.data.sample import generate_finqa
 from finmatryoshka.data.schema import DataError
 from finmatryoshka.data.splits import load_data
