@@ -29,7 +29,7 @@ class Example:
     ``fact`` is the evidence's text (gold facts, or the page where the record names none), ``number`` the answer in the
     unit of `data.numbers` (NaN where it is none), ``facts`` all that the page offers by id, ``gold`` the ids among
     them that are the evidence: FinQA's ``gold_inds``, or where ``gold_derived`` says so, read off the program
-    (`data.evidence`), which finds four fifths of them.
+    (`data.evidence`), which finds four fifths of them. ``kind`` is the family of its source's schema (finqa, tatqa, ...).
     """
 
     question: str
@@ -39,6 +39,7 @@ class Example:
     facts: dict[str, str] = field(default_factory=dict, repr=False)
     gold: list[str] = field(default_factory=list)
     gold_derived: bool = False
+    kind: str = ""
 
     @property
     def numeric_text(self) -> str:

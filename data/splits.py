@@ -75,6 +75,9 @@ def load_data(
             f"{', '.join(eval_data or data)}: no question to evaluate on; name a labelled file with --eval_data"
         )
     decontamination = Decontamination.of(eval_examples)
+    for source in training:
+        for example in source.examples:
+            example.kind = source.schema.split("_")[0]
     train, dropped = _separated(training, decontamination)
     if not train:
         raise DataError(f"{', '.join(data)}: nothing left to train on ({_counts(dropped)} dropped); give other --data")

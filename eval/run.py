@@ -15,6 +15,7 @@ from ..data.encoders import packaged_minilm
 from ..data.loading import load_source
 from ..data.numbers import SignedLogScaler
 from ..data.schema import Example, Page, Source
+from ..data.splits import FinancialData
 from ..modeling_finmatryoshka import HEADS_FILE
 from .baselines import projection_baselines, seed_recipe
 from .concepts import concept_scores, concept_similarities
@@ -62,13 +63,18 @@ class EvaluationPlan:
     skip_invalid: bool = False
 
 
-def run_evaluation(plan: EvaluationPlan) -> tuple[dict, dict]:
+def run_evaluation(plan: EvaluationPlan, data: FinancialData | None = None) -> tuple[dict, dict]:
     """Results (schema: docs/results.md) and the arrays that only pictures need.
+
+    ``data`` are the two sides of a training run, as it kept them apart: measured instead of what ``plan`` would load.
 
     Raises `EvaluationError` and `DataError` in one line.
     """
-    sources = [load_source(name, "validation", plan.skip_invalid) for name in plan.data]
-    train = [example for name in plan.train_data for example in load_source(name, "train", plan.skip_invalid).examples]
+    if data is not None:
+        sources, train = list(data.evaluation.values()), data.train
+    else:
+        sources = [load_source(name, "validation", plan.skip_invalid) for name in plan.data]
+        train = [e for name in plan.train_data for e in load_source(name, "train", plan.skip_invalid).examples]
     extra = [page for name in plan.corpus_data for page in load_source(name, "train", plan.skip_invalid).pages.values()]
     tasks = [retrieval_task(source, extra) for source in sources if source.examples]
     if not tasks:

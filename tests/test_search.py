@@ -15,16 +15,14 @@ import yaml
 from optuna.trial import TrialState
 
 from finmatryoshka import train_st
-from finmatryoshka.training import run
-from finmatryoshka.training.search import (
-    Search,
-    SearchError,
-    check_space,
-    failure_reason,
-    main,
-    open_storage,
-    write_results,
-)
+from finmatryoshka.training import search as searching
+from finmatryoshka.training.arguments import ArgumentError
+from finmatryoshka.training.recipe import read_stages
+from finmatryoshka.training.run import run
+from finmatryoshka.training.search import Search, main
+from finmatryoshka.training.search_report import failure_reason
+from finmatryoshka.training.search_space import SearchError, check_space
+from finmatryoshka.training.search_storage import open_storage
 
 from conftest import ROOT
 
@@ -63,7 +61,7 @@ def test_best_parameters_give_the_best_score_again_exactly(recipe, tmp_path, cap
     main([recipe, "--trials", "3", "--dim", "16", "--space", str(space), "--output", str(tmp_path / "s")])
     best = yaml.safe_load((tmp_path / "s" / "best_params.yaml").read_text())
     study = optuna.load_study(study_name="finmatryoshka", storage=f"sqlite:///{tmp_path}/s/study.db")
-    report = run.train(*run.parse_arguments([str(tmp_path / "s" / "best_params.yaml")]))
+    report = run(read_stages([str(tmp_path / "s" / "best_params.yaml")]))
     (task,) = report["retrieval"].values()
     assert task["model"][16] == study.best_value
     assert len(best["matryoshka_weights"]) == 3
@@ -139,6 +137,31 @@ def test_two_processes_share_the_trials_without_doing_one_twice(recipe, tmp_path
     assert all("trial" in out for out, _ in outputs)  # both worked
 
 
+def test_a_search_in_two_parts_proposes_what_one_in_one_part_does(recipe, tmp_path):
+    """No sampler starts over: a slot asks for the same values after however many restarts."""
+    params = []
+    for name, parts in (("whole", [3]), ("parts", [1, 2, 3])):
+        (tmp_path / name).mkdir()
+        for total in parts:
+            study = search(recipe, tmp_path / name, total).run()
+        params.append([trial.params for trial in study.get_trials()])
+    assert params[0] == params[1]
+    assert len({str(values) for values in params[0]}) == 3
+
+
+def test_the_searchs_recipe_is_one_training_run(recipe, tmp_path):
+    values = yaml.safe_load(open(recipe))
+    for change, message in (
+        ({"operation": "refit"}, "trains nothing"),
+        ({"stages": [{}, {"operation": "refit"}]}, "has 2 stages; give a recipe of one"),
+        ({"temperature": 0}, "--temperature 0.0: must be above 0"),
+    ):
+        path = tmp_path / "other.yaml"
+        path.write_text(yaml.safe_dump(values | change))
+        with pytest.raises(ArgumentError, match=message):
+            search(str(path), tmp_path)
+
+
 def test_processes_that_start_at_the_same_moment_find_one_storage(tmp_path):
     for study in range(3):  # without the second try most of these fail
         barrier, opened = threading.Barrier(4), []
@@ -170,7 +193,7 @@ def test_hopeless_trials_are_pruned_and_a_search_without_result_says_so(recipe, 
         t.intermediate_values for t in study.get_trials()
     )
     with pytest.raises(SearchError, match="no trial finished"):
-        write_results(job, tmp_path / "r")
+        job.write_results(tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
 
@@ -191,7 +214,7 @@ def test_nan_losses_are_recorded_and_three_in_a_row_stop_the_search(recipe, tmp_
 
 
 def test_a_failing_trial_does_not_stop_the_others(recipe, tmp_path, monkeypatch):
-    real, calls = run.train, []
+    real, calls = searching.train, []
 
     def sometimes(*args, **kwargs):
         calls.append(1)
@@ -199,7 +222,7 @@ def test_a_failing_trial_does_not_stop_the_others(recipe, tmp_path, monkeypatch)
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 TB")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(run, "train", sometimes)
+    monkeypatch.setattr(searching, "train", sometimes)
     study = search(recipe, tmp_path, 3).run()
     assert [t.user_attrs.get("reason") for t in study.get_trials()] == [None, "out of memory", None]
     assert failure_reason(MemoryError()) == "out of memory"
@@ -209,7 +232,7 @@ def test_two_objectives_give_a_front(recipe, tmp_path):
     job = search(recipe, tmp_path, 2, objectives=("quality", "numbers"))
     study = job.run()
     assert all(len(t.values) == 2 for t in study.get_trials()) and study.best_trials
-    write_results(job, tmp_path / "r")
+    job.write_results(tmp_path / "r")
     assert (tmp_path / "r" / "best_params.yaml").is_file()
 
 

@@ -2,7 +2,6 @@
 
 import json
 import random
-from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +16,7 @@ from finmatryoshka.data.synthesis.filter import synthetic_pairs
 from finmatryoshka.data.synthesis.layout import as_finqa_page
 from finmatryoshka.data.synthesis.questions import table_question
 from finmatryoshka.training.backbone import packaged_minilm
-from finmatryoshka.training.datasets import batches_without_repeats, synthesized, window
+from finmatryoshka.training.datasets import synthesized, window
 from finmatryoshka.training.hard_negatives import mined_negatives
 
 # A filing's page as layout text has it: right-aligned amounts, lone currency signs, brackets, a dash.
@@ -144,15 +143,6 @@ def test_a_window_holds_its_anchor():
             assert cut in text and len(cut.split()) == 20
             assert text[anchor:].split()[0] in cut.split()
     assert window(text, 200, 0, random.Random(0)) == text
-
-
-def test_no_batch_holds_a_page_twice_not_even_as_a_negative():
-    rng = random.Random(3)
-    keys = [tuple(rng.sample(range(40), 2)) for _ in range(150)]
-    order = batches_without_repeats(keys, 8)
-    assert sorted(order) == list(range(150))
-    whole = [order[i : i + 8] for i in range(0, 100, 8)]  # the last ones may be short of rows that fit
-    assert all(max(Counter(key for i in batch for key in keys[i]).values()) == 1 for batch in whole)
 
 
 def test_mined_negatives_are_the_best_ranked_wrong_pages():

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from finmatryoshka import train_st
+from finmatryoshka.data.splits import load_data
 from finmatryoshka.training import run
-from finmatryoshka.training.averaging import average_weights, starting_weights
+from finmatryoshka.training.averaging import average_weights, encoder_weights
 from finmatryoshka.training.checkpoints import last_complete_checkpoint
 
 from conftest import ROOT
@@ -99,21 +99,7 @@ def test_best_step_comes_back_with_its_heads(train_flags, tmp_path):
     assert any(not torch.equal(x, y) for x, y in zip(weights(best).values(), weights(last).values()))
 
 
-def test_yaml_file_and_flags_that_override_it(train_flags, tmp_path):
-    flags = train_flags(output_dir=tmp_path / "y", max_steps=1, skip_evaluation=True)
-    names, values = [flag.removeprefix("--") for flag in flags if flag.startswith("--")], {}
-    for flag in flags:
-        if flag.startswith("--"):
-            values[flag[2:]] = []
-        else:
-            values[list(values)[-1]].append(flag)
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump({k: v[0] if len(v) == 1 else v for k, v in values.items()}))
-    _, _, args = run.parse_arguments([str(tmp_path / "r.yaml"), "--seed", "99"])
-    assert args.seed == 99 and args.max_steps == 1 and len(names) == len(values)
-    assert train_st.main([str(tmp_path / "r.yaml")]) == 0 and (tmp_path / "y" / "config.json").is_file()
-
-
-def test_all_of_the_recipes_parts_run_together(train_flags, tmp_path, finqa_files, monkeypatch):
+def test_all_of_the_recipes_parts_run_together(train_flags, tmp_path, finqa_files, tiny_backbones, monkeypatch):
     monkeypatch.setattr(
         "finmatryoshka.training.hard_negatives.RELATIVE_MARGIN", 0.0
     )  # to a tiny untrained model all pages are alike
@@ -133,54 +119,112 @@ def test_all_of_the_recipes_parts_run_together(train_flags, tmp_path, finqa_file
     flags = train_flags(
         "nomic_bert",
         output_dir=tmp_path / "m", synthesize=pages, synthetic_pairs=12, fact_pairs=20, page_words=30, mini_batch_size=2,
-        per_device_train_batch_size=4, average_with_base=0.5, max_steps=6,
-        fresh_pairs=3, refit_projection=True, refit_heads=True, hard_negatives=True,
+        per_device_train_batch_size=4, max_steps=6, fresh_pairs=3, siblings=0.5, keep_tokens=0.7,
+        without_punctuation=True, teacher=tiny_backbones["bert"], teacher_weight=0.5,
     )  # fmt: skip
-    assert train_st.main(flags) == 0
+    stages = [{"hard_negatives": True}, {"operation": "average", "base_share": 0.5}, {"operation": "refit"}]
+    (tmp_path / "r.json").write_text(json.dumps({"stages": stages}))
+    assert train_st.main([str(tmp_path / "r.json"), *flags]) == 0
     record = json.loads((tmp_path / "m" / "training.json").read_text())
-    assert str(pages) in record["data"]["synthesize"]
+    assert record["operation"] == "refit" and str(pages) in record["data"]["synthesize"]
+    averaged = record["previous"]
+    assert averaged["operation"] == "average" and averaged["training"]["base_share"] == 0.5
+    assert averaged["previous"]["operation"] == "train" and averaged["previous"]["training"]["max_steps"] == 6
 
 
-def test_a_run_of_no_steps_averages_folders(train_flags, trained_folders, tmp_path, capsys):
+def test_averages_of_folders(train_flags, trained_folders, tmp_path, capsys):
     assert train_st.main(train_flags(output_dir=tmp_path / "other", seed=8, skip_evaluation=True)) == 0
-    flags = {"backbone": trained_folders["bert"], "max_steps": -1, "num_train_epochs": 0, "skip_evaluation": True}
-    assert train_st.main(train_flags(**flags, output_dir=tmp_path / "mean", average_with=tmp_path / "other")) == 0
+    flags = {"operation": "average", "skip_evaluation": True}
+    folders = [trained_folders["bert"], tmp_path / "other"]
+    assert train_st.main(train_flags(**flags, output_dir=tmp_path / "mean", folders=folders)) == 0
     a, b, mean = weights(trained_folders["bert"]), weights(tmp_path / "other"), weights(tmp_path / "mean")
     for name in mean:
         torch.testing.assert_close(mean[name], (a[name] + b[name]) / 2, msg=name)
     assert any(not torch.equal(a[name], b[name]) for name in mean)
     capsys.readouterr()
-    assert (
-        train_st.main(train_flags(**flags, output_dir=tmp_path / "no", average_with=trained_folders["nomic_bert"])) == 2
-    )
+    folders = [trained_folders["bert"], trained_folders["nomic_bert"]]
+    assert train_st.main(train_flags(**flags, output_dir=tmp_path / "no", folders=folders)) == 2
     assert "give a folder trained from the same backbone" in capsys.readouterr().err
+    assert not list(tmp_path.glob("no*"))
 
 
-def test_a_share_of_the_start_is_averaged_in_once_and_the_heads_keep_what_they_learned(trained_folders):
+def test_a_share_of_the_backbone_is_averaged_in_and_what_stands_on_it_stays(tiny_backbones, trained_folders):
     model = SentenceTransformer(trained_folders["bert"], trust_remote_code=True)[0].auto_model
-    start = starting_weights(model)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 1
+    start, before = (
+        encoder_weights(tiny_backbones["bert"], model),
+        {k: v.clone() for k, v in model.state_dict().items()},
+    )
     average_weights(model, [start], 0.25)
     for name, tensor in model.state_dict().items():
-        if "numeric_heads" in name:
-            assert name not in start
+        assert (name in start) == name.startswith("bert.")
+        if name not in start:
+            assert torch.equal(tensor, before[name])  # projection and heads
         elif tensor.is_floating_point():
-            torch.testing.assert_close(tensor, start[name] + 0.75, msg=name)
+            torch.testing.assert_close(tensor, 0.25 * start[name] + 0.75 * before[name], msg=name)
+
+
+def test_refits_change_what_they_name_and_nothing_else(train_flags, trained_folders, tmp_path):
+    flags = {"operation": "refit", "skip_evaluation": True}
+    before = weights(trained_folders["bert"])
+    for part in ("projection", "heads"):
+        other = "heads" if part == "projection" else "projection"
+        out = tmp_path / part
+        assert train_st.main(train_flags(trained_folders["bert"], **flags, output_dir=out, **{other: False})) == 0
+        after = weights(out)
+        changed = {name for name in before if not torch.equal(before[name], after[name])}
+        assert changed == {name for name in before if name.startswith("numeric" if part == "heads" else "projection")}
 
 
 def test_two_processes_give_the_same_kind_of_result(train_flags, tmp_path):
-    flags = train_flags(output_dir=tmp_path / "two", per_device_train_batch_size=4)
+    stages = [{}, {"operation": "average", "base_share": 0.5}, {}, {"operation": "refit", "projection": False}]
+    (tmp_path / "r.json").write_text(json.dumps({"stages": stages}))
+    flags = [tmp_path / "r.json", *train_flags(output_dir=tmp_path / "two", per_device_train_batch_size=4)]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-               "--mixed_precision", "no", "--dynamo_backend", "no", str(ROOT / "train_st.py"), *flags]  # fmt: skip
+               "--mixed_precision", "no", "--dynamo_backend", "no", str(ROOT / "train_st.py"), *map(str, flags)]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("Numeric heads on") == 1  # one process reports
     record = json.loads((tmp_path / "two" / "training.json").read_text())
-    assert record["report"]["retrieval"]
-    assert set(weights(tmp_path / "two"))
+    assert record["report"]["retrieval"] and record["previous"]["previous"]["operation"] == "average"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.json", "two"]
+
+
+def test_published_figures_are_of_pages_held_out(train_flags, finqa_files, tmp_path, monkeypatch):
+    """Without --eval_data a share of the training file is held out: that is measured, not the file."""
+    published = []
+    monkeypatch.setattr(run, "publish", lambda folder, *_, **__: published.append(Path(folder)))
+    flags = train_flags(output_dir=tmp_path / "m", eval_data=None, holdout=0.3, max_steps=1, hub_model_id="org/m")
+    assert train_st.main([*flags, "--push_to_hub", "true"]) == 0
+    (task,) = json.loads((published[0] / "results.json").read_text())["retrieval"].values()
+    data = load_data([finqa_files["train"]], holdout=0.3)
+    assert task["queries"] == len({example.question for example in data.eval_examples})
+    assert task["queries"] < len({example.question for example in data.train})
+
+
+def test_figures_of_what_an_earlier_run_trained_on_are_not_published(
+    train_flags, trained_folders, finqa_files, tmp_path, capsys
+):
+    flags = {"data": finqa_files["eval"], "eval_data": finqa_files["train"], "output_dir": tmp_path / "m"}
+    flags |= {"push_to_hub": True, "hub_model_id": "org/m"}
+    assert train_st.main(train_flags(trained_folders["bert"], **flags)) == 2
+    error = capsys.readouterr().err
+    assert f"{finqa_files['train']}: an earlier run trained on it" in error and not list(tmp_path.iterdir())
+    average = {"operation": "average", "folders": [trained_folders["bert"]], "base_share": 0.5}
+    assert train_st.main(train_flags(**flags, **average)) == 2
+    assert "an earlier run trained on it" in capsys.readouterr().err
+
+
+def test_training_does_not_need_what_a_search_needs():
+    code = "import sys, finmatryoshka.train_st; print(*{'optuna', 'sqlalchemy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_a_fault_of_ours_keeps_its_traceback(train_flags, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "train", lambda *_: int("a bug"))
+    with pytest.raises(ValueError, match="a bug"):
+        train_st.main(train_flags(output_dir=tmp_path / "m"))
+    assert not list(tmp_path.iterdir())
 
 
 BAD = [
@@ -197,15 +241,46 @@ BAD = [
     ({"backbone": "nobody/no-such-model"}, "neither a local folder nor loadable from the Hub"),
     ({"output_dir": "{tmp}/full"}, "is not empty; name another folder or pass --overwrite"),
     ({"resume_from_checkpoint": "true"}, "holds no complete checkpoint"),
+    ({"resume_from_checkpoint": "{tmp}/full"}, "full: holds no complete checkpoint; pass true"),
     ({"precision": "fp16"}, "fp16 needs a GPU"),
     ({"precision": "fp8"}, "--precision fp8"),
     ({"projection_init": "noise"}, "'pca' or 'identity'"),
-    ({"average_with": "{tmp}/nowhere"}, "nowhere: no such folder"),
-    ({"average_with": "minilm"}, "minilm: no model trained here at dimensions 32, 16, 8"),
+    ({"operation": "average", "folders": ["{tmp}/nowhere", "minilm"]}, "nowhere: no such folder"),
+    (
+        {"operation": "average", "folders": ["minilm", "minilm"]},
+        "minilm: no model trained here at dimensions 32, 16, 8",
+    ),
+    ({"operation": "average"}, "nothing to average with; name --folders or --base_share"),
+    ({"operation": "refit"}, "no model trained here at dimensions 32, 16, 8"),
+    ({"operation": "merge"}, "--operation merge: must be train, average or refit"),
+    ({"average_with": "minilm"}, "--average_with: is no argument any more; give `operation: average` with `folders`"),
+    ({"temprature": 1}, "--temprature: no such argument; did you mean temperature?"),
+    ({"seed": "x"}, "--seed: invalid int value: 'x'"),
+    ({"per_device_train_batch_size": 0}, "--per_device_train_batch_size 0: must be at least 1"),
+    ({"per_device_eval_batch_size": 0}, "--per_device_eval_batch_size 0: must be at least 1"),
+    ({"gradient_accumulation_steps": 0}, "--gradient_accumulation_steps 0: must be at least 1"),
+    ({"mini_batch_size": 0}, "--mini_batch_size 0: must be at least 1"),
+    ({"temperature": 0}, "--temperature 0.0: must be above 0"),
+    ({"temperature": "nan"}, "--temperature nan: must be above 0"),
+    ({"learning_rate": "inf"}, "--learning_rate inf: must be 0 or more"),
+    ({"num_train_epochs": -1}, "--num_train_epochs -1.0: must be 0 or more"),
+    ({"num_train_epochs": 0, "max_steps": -1}, "--num_train_epochs 0: trains nothing"),
+    ({"max_steps": 0}, "--max_steps 0: must be at least 1"),
+    ({"max_seq_length": 4}, "--max_seq_length 4: must be at least 8 tokens"),
+    ({"holdout": 1}, "--holdout 1.0: must be between 0 and 1"),
+    ({"seed": -1}, "--seed -1: must be from 0 to"),
+    ({"matryoshka_weights": [1, 2]}, "--matryoshka_weights: 2 for 3 dimensions; give one each"),
+    ({"matryoshka_weights": [1, -1, 1]}, "--matryoshka_weights 1.0 -1.0 1.0: must be 0 or more each"),
+    ({"output_dir": "."}, "--output_dir .: is or holds the current folder"),
+    ({"output_dir": ".."}, "--output_dir ..: is or holds the current folder"),
+    ({"output_dir": "{tmp}/broken.json"}, "broken.json: is a file; name a folder"),
+    ({"output_dir": "{tmp}/broken.json/model"}, "cannot be written (Not a directory); name another folder"),
+    ({"save_strategy": "sometimes"}, "--save_strategy: sometimes is not"),
+    ({"load_best_model_at_end": "true", "save_strategy": "steps"}, "requires the save and eval strategy to match"),
 ]
 
 
-@pytest.mark.parametrize("change, message", BAD, ids=[message[:30] for _, message in BAD])
+@pytest.mark.parametrize("change, message", BAD, ids=[message[:60] for _, message in BAD])
 def test_bad_input_is_one_line_before_any_training(
     change, message, train_flags, finqa_files, tiny_backbones, tmp_path, capsys
 ):
@@ -220,7 +295,12 @@ def test_bad_input_is_one_line_before_any_training(
     (tmp_path / "full" / "precious").write_text("mine")
     (tmp_path / "unweighted").mkdir()
     shutil.copy(Path(tiny_backbones["bert"]) / "config.json", tmp_path / "unweighted")
-    fill = lambda value: value.format(tmp=tmp_path, eval=finqa_files["eval"]) if isinstance(value, str) else value  # noqa: E731
+
+    def fill(value):
+        if isinstance(value, list):
+            return [fill(item) for item in value]
+        return value.format(tmp=tmp_path, eval=finqa_files["eval"]) if isinstance(value, str) else value
+
     before = sorted(tmp_path.rglob("*"))
     assert train_st.main(train_flags(**{"output_dir": tmp_path / "out"} | {k: fill(v) for k, v in change.items()})) == 2
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]

@@ -1,10 +1,18 @@
-"""The three groups of arguments that ``train_st.py`` takes, as flags or as one YAML/JSON file."""
+"""The groups of arguments that ``train_st.py`` takes, as flags or in a recipe (training/recipe.py)."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
-from sentence_transformers.base.training_args import BatchSamplers
+
+from .batches import PageBatchSampler
+
+PAGES = "pages"
+
+
+class ArgumentError(ValueError):
+    """An argument that cannot work; the message names the field, what is wrong and what to do."""
 
 
 @dataclass
@@ -63,7 +71,7 @@ class DataArguments:
     synthetic_pairs: int = field(default=10000, metadata={"help": "How many synthetic (question, page) pairs."})
     fresh_pairs: int = field(
         default=2000,
-        metadata={"help": "Synthetic pairs from pages set aside for --refit_projection, beside the labelled ones."},
+        metadata={"help": "Synthetic pairs from pages set aside for a projection's refit, beside the labelled ones."},
     )
     page_words: int | None = field(
         default=None,
@@ -79,7 +87,17 @@ class DataArguments:
             "help": "Add to each pair the wrong page that the starting model ranks highest (training/hard_negatives.py)."
         },
     )
+    mix_sources: bool = field(
+        default=False, metadata={"help": "Batches hold pages of FinQA and TAT-QA together, not of one kind each."}
+    )
     labelled_repeats: int = field(default=1, metadata={"help": "How often an epoch repeats the labelled pairs."})
+    questions_per_page: int = field(
+        default=8, metadata={"help": "A page is encoded once a step with up to so many of its questions."}
+    )
+    concept_pairs: list[str] | None = field(
+        default=None,
+        metadata={"help": "FILE N: also train on N pairs of names of one concept (training/concepts.py)."},
+    )
     skip_invalid: bool = field(default=False, metadata={"help": "Leave out records without question or page."})
     holdout: float = field(default=0.1, metadata={"help": "Share of pages held out where --eval_data names none."})
 
@@ -92,15 +110,24 @@ class FinTrainingArguments(SentenceTransformerTrainingArguments):
         default="finmatryoshka-model", metadata={"help": "The folder to write when training is done."}
     )
     learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate of AdamW."})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Pairs per step and process."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Pages per step and process."})
     num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the training data."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps of warm-up, or their share where below 1."})
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW's weight decay."})
     batch_sampler: str = field(
-        default=BatchSamplers.NO_DUPLICATES.value,
-        metadata={"help": "No page twice in a batch, so that no page is its own negative."},
+        default=PAGES, metadata={"help": "Fixed: no page twice in a batch (training/batches.py); see --siblings."}
     )
-    save_strategy: str = field(default="no", metadata={"help": "'steps' writes checkpoints to OUTPUT_DIR.run."})
+    siblings: float = field(
+        default=0.0,
+        metadata={"help": "Chance that a page in a batch is followed by another of its company, 0 (shuffled) to 1."},
+    )
+    tokens_per_forward: int | None = field(
+        default=None,
+        metadata={
+            "help": "Padded tokens forwarded at a time; 0: no limit. Default: 2048 on the CPU, no limit on CUDA."
+        },
+    )
+    save_strategy: str = field(default="no", metadata={"help": "'steps' writes checkpoints below OUTPUT_DIR.run."})
     logging_steps: float = field(default=0.1, metadata={"help": "Steps between log lines, or their share."})
     report_to: str = field(default="none", metadata={"help": "Where else to log."})
     temperature: float = field(default=0.05, metadata={"help": "Of the ranking softmax."})
@@ -109,44 +136,73 @@ class FinTrainingArguments(SentenceTransformerTrainingArguments):
         default=1e-3, metadata={"help": "Peak learning rate of the numeric heads, which start from nothing."}
     )
     matryoshka_weights: list[float] | None = field(default=None, metadata={"help": "One per dimension, largest first."})
+    keep_tokens: float = field(
+        default=1.0,
+        metadata={"help": "Share of a page's tokens that a step reads, drawn anew each time, at their own positions."},
+    )
+    without_punctuation: bool = field(
+        default=False, metadata={"help": "Steps read pages without brackets, quotes, commas and full stops."}
+    )
+    teacher: list[str] | None = field(
+        default=None,
+        metadata={"help": "SentenceTransformers whose in-batch similarities are learned; several are averaged."},
+    )
+    teacher_weight: float = field(
+        default=0.7, metadata={"help": "Share of the teachers' KL divergence in the ranking loss, 0 to 1."}
+    )
+    teacher_temperature: float = field(default=0.03, metadata={"help": "Of the softmax that the divergence compares."})
     mini_batch_size: int | None = field(
-        default=None, metadata={"help": "GradCache: pairs per forward, for batches that do not fit in memory."}
+        default=None, metadata={"help": "GradCache: texts per forward, for batches that do not fit in memory."}
     )
     precision: str | None = field(
         default=None,
         metadata={"help": "fp16, bf16 or fp32. Default: fp16 on CUDA, bf16 where the CPU has it, else fp32."},
     )
-    refit_projection: bool = field(
-        default=False, metadata={"help": "Refit the projection on the finished backbone's vectors (training/refit.py)."}
-    )
-    refit_heads: bool = field(
-        default=False, metadata={"help": "Refit the numeric heads on the finished embeddings (training/refit.py)."}
-    )
     overwrite: bool = field(default=False, metadata={"help": "Replace OUTPUT_DIR (when the new folder is complete)."})
     keep_checkpoints: bool = field(default=False, metadata={"help": "Keep OUTPUT_DIR.run after the folder is written."})
     skip_evaluation: bool = field(default=False, metadata={"help": "Write the folder without the closing table."})
-    average_with_base: float = field(
-        default=0.0, metadata={"help": "Share of the backbone's starting weights in the final ones (weight averaging)."}
-    )
-    average_with: list[str] | None = field(
-        default=None,
-        metadata={"help": "Folders trained from the same backbone whose weights are averaged with the final ones."},
-    )
 
     def __post_init__(self):
         # transformers wants to be told before it accepts bf16 without a GPU
         self.use_cpu = self.use_cpu or not (torch.cuda.is_available() or torch.backends.mps.is_available())
         self.precision = self.precision or best_precision()
         if self.precision not in ("fp16", "bf16", "fp32"):
-            raise ValueError(f"--precision {self.precision}: fp16, bf16 or fp32")
+            raise ArgumentError(f"--precision {self.precision}: fp16, bf16 or fp32")
         if self.precision == "fp16" and (self.use_cpu or not torch.cuda.is_available()):
-            raise ValueError("--precision fp16 needs a GPU and this run is on the CPU; use bf16 or fp32")
+            raise ArgumentError("--precision fp16 needs a GPU and this run is on the CPU; use bf16 or fp32")
         self.fp16, self.bf16 = self.precision == "fp16", self.precision == "bf16"
+        if isinstance(self.batch_sampler, str) and self.batch_sampler != PAGES:
+            raise ArgumentError(f"--batch_sampler {self.batch_sampler}: batches are made of pages; leave it out")
+        self.batch_sampler = partial(PageBatchSampler, siblings=self.siblings)
+        if self.tokens_per_forward is None:
+            self.tokens_per_forward = 0 if torch.cuda.is_available() and not self.use_cpu else 2048
         self.learning_rate_mapping = {r"numeric_heads": self.numeric_learning_rate}
         # 'true' and 'false' are what a flag can say
         if isinstance(self.resume_from_checkpoint, str) and self.resume_from_checkpoint.lower() in ("true", "false"):
             self.resume_from_checkpoint = self.resume_from_checkpoint.lower() == "true"
         super().__post_init__()
+
+
+@dataclass
+class StageArguments:
+    """What a stage of a recipe does, beside training: averages weights, refits what stands on the backbone."""
+
+    operation: str = field(
+        default="train",
+        metadata={"help": "'train', 'average' or 'refit'; a recipe lists several under `stages` (docs/training.md)."},
+    )
+    folders: list[str] | None = field(
+        default=None,
+        metadata={"help": "average: trained folders that join the stage before, every one with equal weight."},
+    )
+    base_share: float = field(
+        default=0.0, metadata={"help": "average: share of the untouched backbone's weights in the result (WiSE-FT)."}
+    )
+    projection: bool = field(
+        default=True,
+        metadata={"help": "refit: the projection, on the finished backbone's vectors (training/refit.py)."},
+    )
+    heads: bool = field(default=True, metadata={"help": "refit: the numeric heads, on the finished embeddings."})
 
 
 def best_precision() -> str:

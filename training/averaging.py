@@ -1,4 +1,4 @@
-"""Averages of weights: of a trained model with its own start, or with folders that other seeds left."""
+"""Averages of weights: of folders that several seeds left, and with the untouched backbone."""
 
 import os
 
@@ -6,11 +6,6 @@ import torch
 
 from ..modeling_finmatryoshka import HEADS_FILE, FinMatryoshkaModel
 from .backbone import BackboneError, check_backbone, load_finmatryoshka
-
-
-def starting_weights(model: FinMatryoshkaModel) -> dict[str, torch.Tensor]:
-    """A copy of the weights by name, but for the numeric heads: they start from nothing that is worth keeping."""
-    return {name: tensor.clone() for name, tensor in model.state_dict().items() if "numeric_heads" not in name}
 
 
 def check_trained_folder(folder: str, dims: list[int]) -> None:
@@ -28,6 +23,24 @@ def folder_weights(folder: str, like: FinMatryoshkaModel) -> dict[str, torch.Ten
     if _shapes(weights) != _shapes(like.state_dict()):
         raise BackboneError(
             f"{folder}: its weights have other names or shapes; give a folder trained from the same backbone"
+        )
+    return weights
+
+
+def encoder_weights(backbone: str, like: FinMatryoshkaModel) -> dict[str, torch.Tensor]:
+    """The encoder's weights of an untouched backbone, its positions extended as those of ``like``, by the names of ``like``.
+
+    Projection and numeric heads are not among them: an untouched backbone has none that is worth keeping.
+    Raises `BackboneError` where it is another architecture.
+    """
+    length = like.config.max_position_embeddings
+    weights = load_finmatryoshka(backbone, list(like.matryoshka_dims), length).state_dict()
+    prefix = f"{like.base_model_prefix}."
+    weights = {name: tensor for name, tensor in weights.items() if name.startswith(prefix)}
+    own = {name: tensor for name, tensor in like.state_dict().items() if name.startswith(prefix)}
+    if _shapes(weights) != _shapes(own):
+        raise BackboneError(
+            f"{backbone}: its weights have other names or shapes than the trained ones; name their --base"
         )
     return weights
 

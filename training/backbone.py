@@ -153,7 +153,7 @@ def extend_positions(model: FinMatryoshkaModel, length: int) -> None:
             }
         }
     else:
-        raise ValueError(
+        raise BackboneError(
             f"max_seq_length {length}: a {config.model_type} backbone reads {old} tokens and extending it is not supported; "
             f"pass --max_seq_length {old} or less"
         )
@@ -225,10 +225,10 @@ def start_projection(sentence_model: SentenceTransformer, texts: list[str], how:
         nn.init.eye_(model.projection.weight)
         return
     if how != "pca":
-        raise ValueError(f"projection_init {how!r}: 'pca' or 'identity'")
+        raise BackboneError(f"projection_init {how!r}: 'pca' or 'identity'")
     width, hidden = model.projection.weight.shape
     if len(texts) < width:
-        raise ValueError(f"projection_init 'pca' needs at least {width} texts, got {len(texts)}; use 'identity'")
+        raise BackboneError(f"projection_init 'pca' needs at least {width} texts, got {len(texts)}; use 'identity'")
     vectors = F.normalize(pooled_vectors(sentence_model, texts), dim=-1)
     _, directions = torch.linalg.eigh(vectors.T @ vectors)
     model.projection.weight.copy_(directions.flip(1).T[:width])

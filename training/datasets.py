@@ -1,63 +1,115 @@
-"""What the trainer reads: examples and synthetic pairs as columns of text, windows of long pages, and the order of batches."""
+"""What the trainer reads: a row for each page with its questions, from examples and synthetic pairs."""
 
 import math
 import random
 import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
 
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.sampler import DefaultBatchSampler
-from torch.utils.data import SequentialSampler
 
 from ..data.loading import load_source
 from ..data.numbers import SignedLogScaler
-from ..data.schema import Example
+from ..data.schema import Example, text_id
 from ..data.splits import FinancialData
 from ..data.synthesis.filter import synthetic_pairs
 from ..data.synthesis.questions import SyntheticPair
-from .arguments import DataArguments
+from .arguments import DataArguments, FinTrainingArguments
+from .batches import PageCollator, ids_of, right_pages
+from .concepts import concept_rows
 from .hard_negatives import mined_negatives
+from .teacher import teacher_vectors
+
+# What `str(table)` and tokenised prose put between words and figures: a quarter of a page's tokens.
+PUNCTUATION = "[]'\",()."
 
 
-def training_columns(
-    examples: list[Example],
-    scaler: SignedLogScaler,
+def training_rows(
+    pairs: list[Example | SyntheticPair],
+    scaler: SignedLogScaler | None = None,
+    questions_per_page: int = 1,
     page_words: int | None = None,
     seed: int = 0,
     negatives: dict | None = None,
 ) -> Dataset:
-    """What the loss reads: question, page (or a window of it around the evidence), numeric_text, label in z (NaN: none).
+    """A row for each page: its questions, its text and its ids; what training/batches.py reads.
 
-    ``negatives`` (`mined_negatives`) adds each example's own.
+    Columns: ``question`` (list), ``page`` (or a window of it around the evidence), with ``negatives`` the mined
+    ``negative``, with a ``scaler`` ``numeric_text`` (list) and ``label`` (list, in z, NaN: none), then ``page_id``,
+    ``negative_id`` and ``company``.
+
+    Args:
+        questions_per_page: A page with more of them makes several rows. One whose window depends on the question has
+            one question a row.
+        negatives: `mined_negatives`; pairs without one are left out.
     """
     rng = random.Random(seed)
-    pages = [window(example.page.text, page_words, _anchor(example), rng) for example in examples]
-    return Dataset.from_dict(
-        {
-            "question": [example.question for example in examples],
-            "page": pages,
-            **negative_column(examples, negatives, page_words, rng),
-            "numeric_text": [example.numeric_text for example in examples],
-            "label": scaler.transform([example.number for example in examples]),
+    if negatives is not None:
+        pairs = [pair for pair in pairs if (pair.question, pair.page.page_id) in negatives]
+    rows = []
+    for group in _grouped(pairs, questions_per_page, page_words):
+        page = group[0].page
+        row = {
+            "question": [pair.question for pair in group],
+            "page": window(page.text, page_words, evidence_start(group[0]), rng),
         }
+        if negatives is not None:
+            negative = negatives[group[0].question, page.page_id]
+            row["negative"] = window(negative.text, page_words, _table_start(negative.text), rng)
+            row["negative_id"] = negative.page_id
+        rows.append(row | numeric_columns(group, scaler) | {"page_id": page.page_id, "company": page.company})
+    return Dataset.from_list(rows)
+
+
+def fact_rows(pairs: list[Example | SyntheticPair], scaler: SignedLogScaler, questions_per_page: int = 1) -> Dataset:
+    """A row for each evidence text (``fact``) with its questions and their numbers, otherwise as `training_rows`."""
+    by_fact = defaultdict(list)
+    for pair in pairs:
+        by_fact[pair.fact].append(pair)
+    return Dataset.from_list(
+        [
+            {"question": [pair.question for pair in part], "fact": fact}
+            | numeric_columns(part, scaler)
+            | {"page_id": text_id(fact), "company": part[0].page.company}
+            for fact, group in by_fact.items()
+            for part in _parts(group, questions_per_page)
+        ]
     )
 
 
-def negative_column(
-    pairs: list, negatives: dict | None, page_words: int | None, rng: random.Random
-) -> dict[str, list[str]]:
-    """``negative``: each pair's mined page, or a window of it around its table; nothing where none were mined."""
-    if negatives is None:
+def numeric_columns(pairs: list[Example | SyntheticPair], scaler: SignedLogScaler | None) -> dict[str, list]:
+    """``numeric_text`` and ``label`` of a row's questions; nothing without a ``scaler``."""
+    if scaler is None:
         return {}
-    texts = [negatives[pair.question, pair.page.page_id].text for pair in pairs]
-    return {"negative": [window(text, page_words, _table_start(text), rng) for text in texts]}
+    labels = [float(z) for z in scaler.transform([pair.number for pair in pairs])]
+    return {"numeric_text": [pair.numeric_text for pair in pairs], "label": labels}
 
 
-def _anchor(example: Example) -> int:
-    """Where on its page an example's evidence stands: its first gold sentence, else the table, else the start."""
-    texts = [example.facts[name] for name in example.gold if name.startswith("text_")]
-    position = example.page.text.find(texts[0]) if texts else -1
-    return position if position >= 0 else _table_start(example.page.text)
+def _grouped(pairs: list, questions_per_page: int, page_words: int | None) -> Iterator[list]:
+    """Pairs of one page side by side, at most ``questions_per_page`` of them, pages in the order of their first pair."""
+    by_page = defaultdict(list)
+    for pair in pairs:
+        by_page[pair.page.page_id].append(pair)
+    for group in by_page.values():
+        cut = page_words and len(group[0].page.text.split()) > page_words
+        yield from _parts(group, 1 if cut else questions_per_page)
+
+
+def _parts(group: list, size: int) -> list[list]:
+    """The fewest parts of at most ``size``, as even as can be."""
+    count = math.ceil(len(group) / size)
+    return [group[i::count] for i in range(count)]
+
+
+def evidence_start(pair: Example | SyntheticPair) -> int:
+    """The character of its page where a pair's evidence stands: its first gold sentence, else the table, else the start."""
+    if isinstance(pair, SyntheticPair):
+        return pair.anchor
+    texts = [pair.facts[name] for name in pair.gold if name.startswith("text_")]
+    position = pair.page.text.find(texts[0]) if texts else -1
+    return position if position >= 0 else _table_start(pair.page.text)
 
 
 def _table_start(text: str) -> int:
@@ -81,61 +133,55 @@ def synthesized(
 
 
 def training_datasets(
-    data: FinancialData,
-    data_args: DataArguments,
-    scaler: SignedLogScaler,
-    batch_size: int,
-    seed: int,
-    model: SentenceTransformer,
+    data: FinancialData, data_args: DataArguments, scaler: SignedLogScaler, seed: int, model: SentenceTransformer
 ) -> dict[str, Dataset]:
-    """The labelled pairs and whatever else the arguments ask for, by name, in the order in which batches take them.
+    """The labelled pages and whatever else the arguments ask for, by name; their order means nothing.
 
     ``model`` mines the negatives, where they are asked for.
     """
     rng = random.Random(seed)
-
-    def shuffled(items):
-        return rng.sample(items, len(items))
-
-    examples = [example for _ in range(data_args.labelled_repeats) for example in shuffled(data.train)]
-    facts = [example for example in shuffled(data.train) if example.fact != example.page.text]
     pairs = synthesized(data, data_args, data_args.synthetic_pairs, seed, set_aside=False)
-    facts += [pair for pair in pairs if math.isfinite(pair.number)]
     negatives = mined_negatives(model, [*data.train, *pairs]) if data_args.hard_negatives else None
-
-    def laid_out(items):
-        """No page twice in a batch, as the right one or as a negative; pairs without a negative are left out."""
-        if negatives is None:
-            keys = [(item.page.page_id,) for item in items]
-        else:
-            items = [item for item in items if (item.question, item.page.page_id) in negatives]
-            keys = [(item.page.page_id, negatives[item.question, item.page.page_id].page_id) for item in items]
-        return [items[i] for i in batches_without_repeats(keys, batch_size)]
-
-    examples, pairs = laid_out(examples), laid_out(pairs)
-    datasets = {"labelled": training_columns(examples, scaler, data_args.page_words, seed, negatives)}
+    options = {
+        "questions_per_page": data_args.questions_per_page,
+        "page_words": data_args.page_words,
+        "negatives": negatives,
+    }
+    datasets = {}
+    for name in sorted({example.kind for example in data.train}) if not data_args.mix_sources else [None]:
+        examples = [example for example in data.train if name in (None, example.kind)]
+        repeats = [training_rows(examples, scaler, seed=seed + i, **options) for i in range(data_args.labelled_repeats)]
+        datasets[name or "labelled"] = concatenate_datasets(repeats)
     if pairs:
-        texts = [window(pair.page.text, data_args.page_words, pair.anchor, rng) for pair in pairs]
-        columns = {"question": [pair.question for pair in pairs], "page": texts}
-        columns |= negative_column(pairs, negatives, data_args.page_words, rng)
-        datasets["synthetic"] = Dataset.from_dict(columns)
+        datasets["synthetic"] = training_rows(pairs, seed=seed, **options)
     if data_args.fact_pairs:
-        facts = shuffled(facts)[: data_args.fact_pairs]
-        facts = [facts[i] for i in batches_without_repeats([(fact.fact,) for fact in facts], batch_size)]
-        datasets["facts"] = Dataset.from_dict(
-            {
-                "question": [fact.question for fact in facts],
-                "fact": [fact.fact for fact in facts],
-                "numeric_text": [fact.numeric_text for fact in facts],
-                "label": scaler.transform([fact.number for fact in facts]),
-            }
-        )
+        facts = [example for example in data.train if example.fact != example.page.text]
+        facts += [pair for pair in pairs if math.isfinite(pair.number)]
+        facts = rng.sample(facts, min(len(facts), data_args.fact_pairs))
+        datasets["facts"] = fact_rows(facts, scaler, data_args.questions_per_page)
+    if data_args.concept_pairs:
+        datasets["concepts"] = concept_rows(*data_args.concept_pairs, seed)
     return datasets
 
 
-def in_order(dataset, batch_size, drop_last, valid_label_columns=None, generator=None, seed=0):
-    """A batch sampler that takes rows as `training_datasets` laid them out: no page twice, siblings together."""
-    return DefaultBatchSampler(SequentialSampler(dataset), batch_size=batch_size, drop_last=drop_last)
+def page_collator(model: SentenceTransformer, args: FinTrainingArguments, datasets: list[Dataset]) -> PageCollator:
+    """The collator of ``datasets``, with the teachers' vectors of their texts where ``args`` name teachers."""
+    config = model[0].auto_model.config
+    teacher = None
+    if args.teacher and args.teacher_weight:
+        with args.main_process_first(local=False, desc="teacher"):
+            teacher = teacher_vectors(args.teacher, datasets, Path(args.output_dir))
+    return PageCollator(
+        model.preprocess,
+        prompts=args.prompts,
+        right_pages=right_pages(datasets),
+        teacher=teacher,
+        tokens_per_forward=args.tokens_per_forward,
+        keep_tokens=args.keep_tokens,
+        dropped=ids_of(model.tokenizer, PUNCTUATION if args.without_punctuation else ""),
+        # MPNet numbers its positions from its padding's on
+        first_position=config.pad_token_id + 1 if config.model_type == "mpnet" else 0,
+    )
 
 
 def window(text: str, words: int | None, anchor: int, rng: random.Random) -> str:
@@ -150,25 +196,3 @@ def window(text: str, words: int | None, anchor: int, rng: random.Random) -> str
     first = min(first, len(spans) - words)
     last = spans[first + words] if first + words < len(spans) else len(text)
     return text[spans[first] : last].strip()
-
-
-def batches_without_repeats(keys: list[tuple[str, ...]], batch_size: int) -> list[int]:
-    """An order of row numbers, close to the given one, in which no batch of ``batch_size`` holds a key twice.
-
-    ``keys`` are those of each row: the id of its page, and of its negative where it has one.
-    """
-    order, waiting = [], list(range(len(keys)))
-    while waiting:
-        batch, seen, rest = [], set(), []
-        for i in waiting:
-            if len(batch) < batch_size and seen.isdisjoint(keys[i]):
-                batch.append(i)
-                seen.update(keys[i])
-            else:
-                rest.append(i)
-            if len(batch) == batch_size and len(rest) > 4 * batch_size:
-                break
-        taken = set(batch)
-        waiting = [i for i in waiting[: len(batch) + len(rest)] if i not in taken] + waiting[len(batch) + len(rest) :]
-        order += batch
-    return order

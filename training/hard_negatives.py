@@ -5,6 +5,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import mine_hard_negatives
 
 from ..data.schema import Page
+from .arguments import ArgumentError
 
 # NV-Retriever (Moreira et al. 2024): what scores above 95% of the right page is too likely to be right as well.
 RELATIVE_MARGIN = 0.05
@@ -23,7 +24,7 @@ def mined_negatives(model: SentenceTransformer, pairs: list, batch_size: int = 3
         batch_size: Texts encoded at a time.
 
     Raises:
-        ValueError: no pair has such a page.
+        ArgumentError: no pair has such a page.
     """
     pages = {pair.page.text: pair.page for pair in pairs}
     distinct = dict.fromkeys((pair.question, pair.page.text) for pair in pairs)
@@ -33,5 +34,7 @@ def mined_negatives(model: SentenceTransformer, pairs: list, batch_size: int = 3
         relative_margin=RELATIVE_MARGIN, output_format="n-tuple", batch_size=batch_size, verbose=False,
     )  # fmt: skip
     if len(mined) == 0:
-        raise ValueError("--hard_negatives: no question has a wrong page less similar than its own; train without it")
+        raise ArgumentError(
+            "--hard_negatives: no question has a wrong page less similar than its own; train without it"
+        )
     return {(row["question"], pages[row["page"]].page_id): pages[row["negative_1"]] for row in mined}

@@ -1,16 +1,17 @@
-"""The training loss: in-batch ranking at every Matryoshka dimension plus a numeric Huber loss at every dimension."""
+"""The training loss: each question ranks the batch's pages, at every Matryoshka dimension, beside a numeric Huber loss."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from sentence_transformers import SentenceTransformer, util
-from sentence_transformers.sentence_transformer.losses import (
-    CachedMultipleNegativesRankingLoss,
-    MatryoshkaLoss,
-    MultipleNegativesRankingLoss,
-)
+from sentence_transformers.base.losses.gradcache import CachedLossMixin
+from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
+from sentence_transformers.util import all_gather, all_gather_with_grad, get_rank
 from torch import Tensor, nn
+
+from .batches import TOKENS
 
 
 def cos_sim_fp32(a: Tensor, b: Tensor) -> Tensor:
@@ -19,29 +20,148 @@ def cos_sim_fp32(a: Tensor, b: Tensor) -> Tensor:
         return util.cos_sim(a.float(), b.float())
 
 
-class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
-    """GradCache whose second forward runs under the first one's autocast.
+def tokens_of(features: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What of a column's features the model reads."""
+    return {name: features[name] for name in TOKENS if name in features}
 
-    The second forward happens inside the backward pass, where the trainer's autocast is off: without this it would run
-    in fp32, slower and with other values than the cached ones.
+
+def encode(model: nn.Module, features: dict[str, Tensor]) -> Tensor:
+    """(n, d) vectors of a column's texts, forwarded in the chunks that `PageCollator` cut (else all at once)."""
+    tokens = tokens_of(features)
+    whole = [(0, *tokens["input_ids"].shape)]
+    vectors = [
+        model({name: value[begin:end, :longest] for name, value in tokens.items()})["sentence_embedding"]
+        for begin, end, longest in features.get("chunks", whole)
+    ]
+    return torch.cat(vectors)
+
+
+class Answers(NamedTuple):
+    """Which of a batch's C pages (mined negatives included) answer its Q questions.
+
+    ``target`` (Q,) is the place of each question's own page, ``right`` (Q, R) the numbers of all that answer it and
+    ``numbers`` (C,) those of the batch's pages; ``teacher`` are a teacher's vectors of questions (Q, D) and pages (C, D).
     """
+
+    target: Tensor
+    right: Tensor | None = None
+    numbers: Tensor | None = None
+    teacher: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def of(cls, columns: list[dict[str, Tensor]]) -> "Answers":
+        """From `PageCollator`'s columns; of plain columns, page i answers question i alone."""
+        questions, *pages = columns
+        if "target" not in questions:
+            return cls(torch.arange(len(questions["input_ids"]), device=questions["input_ids"].device))
+        teacher = None
+        if "teacher" in questions:
+            teacher = questions["teacher"], torch.cat([page["teacher"] for page in pages])
+        return cls(questions["target"], questions["right"], torch.cat([page["number"] for page in pages]), teacher)
+
+    def gathered(self, pages: int) -> "Answers":
+        """The same among the pages of all processes, each of which has so many ``pages``."""
+        teacher = self.teacher and (self.teacher[0], all_gather(self.teacher[1]))
+        numbers = self.numbers if self.numbers is None else all_gather(self.numbers)
+        return Answers(self.target + get_rank() * pages, self.right, numbers, teacher)
+
+    def others(self) -> Tensor | None:
+        """(Q, C): pages that answer a question as well as its own one does, or copies of that one; None: not known."""
+        if self.numbers is None:
+            return None
+        answering = (self.numbers == self.right.unsqueeze(-1)).any(1)
+        return answering & (torch.arange(len(self.numbers), device=self.numbers.device) != self.target.unsqueeze(-1))
+
+
+class RankingLoss(nn.Module):
+    """Cross entropy of each question's own page among the batch's; with a teacher, beside the KL divergence from it.
+
+    Other pages that answer a question are left out of its softmax.
+
+    Args:
+        model: What encodes the columns.
+        temperature: Similarities are divided by it before the softmax.
+        gather_across_devices: Rank among the other processes' pages too.
+        teacher_weight: Share of the KL divergence in the loss, 0 to 1, where the batch has a teacher's vectors.
+        teacher_temperature: Both sides' similarities are divided by it before the softmax that the divergence compares.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        temperature: float = 0.05,
+        gather_across_devices: bool = False,
+        teacher_weight: float = 0.0,
+        teacher_temperature: float = 0.03,
+    ):
+        super().__init__()
+        self.model = model
+        self.temperature = temperature
+        self.gather_across_devices = gather_across_devices
+        self.teacher_weight = teacher_weight
+        self.teacher_temperature = teacher_temperature
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
+        columns = list(sentence_features)
+        questions, *pages = [encode(self.model, column) for column in columns]
+        return self.compare(questions, torch.cat(pages), Answers.of(columns))
+
+    def compare(self, questions: Tensor, pages: Tensor, answers: Answers) -> Tensor:
+        """(Q, d), (C, d) → the mean over the questions."""
+        if self.gather_across_devices:
+            answers = answers.gathered(len(pages))
+            pages = all_gather_with_grad(pages)
+        similarities = cos_sim_fp32(questions, pages)
+        scores, others = similarities / self.temperature, answers.others()
+        if others is not None:
+            scores = scores.masked_fill(others, -torch.inf)
+        loss = F.cross_entropy(scores, answers.target)
+        if self.teacher_weight and answers.teacher:
+            taught = self._log_softmax(cos_sim_fp32(*answers.teacher))
+            divergence = F.kl_div(self._log_softmax(similarities), taught, log_target=True, reduction="batchmean")
+            loss = (1 - self.teacher_weight) * loss + self.teacher_weight * divergence
+        return loss
+
+    def _log_softmax(self, similarities: Tensor) -> Tensor:
+        return F.log_softmax(similarities / self.teacher_temperature, dim=-1)
+
+
+class CachedRankingLoss(CachedLossMixin, RankingLoss):
+    """`RankingLoss` with GradCache (Gao et al. 2021): batches of any size in the memory of ``mini_batch_size`` texts.
+
+    The second forward happens inside the backward pass, where the trainer's autocast is off: here it runs under the
+    first one's, else it would be slower and give other values than the cached ones.
+    """
+
+    def __init__(self, model: SentenceTransformer, mini_batch_size: int, **options):
+        super().__init__(model, **options)
+        self.mini_batch_size = mini_batch_size
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
         device = next(self.model.parameters()).device.type
         self._autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
-        return super().forward(sentence_features, labels)
+        columns = list(sentence_features)
+        return self.forward_cached([tokens_of(column) for column in columns], Answers.of(columns))
 
     def embed_minibatch(self, *args, **kwargs):
         device, dtype, enabled = self._autocast
         with torch.autocast(device, dtype=dtype, enabled=enabled):
             return super().embed_minibatch(*args, **kwargs)
 
+    def calculate_loss(self, reps: list[list[Tensor]], labels: Answers, *, with_backward: bool = False) -> Tensor:
+        questions, *pages = [torch.cat(column) for column in reps]
+        loss = self.compare(questions, torch.cat(pages), labels)
+        if with_backward:
+            loss.backward()
+            loss = loss.detach()
+        return loss
+
 
 class NumericLoss(nn.Module):
     """Huber loss of the model's numeric heads on answers in z units, at every dimension, over the labelled texts.
 
     The heads are the model's (`FinMatryoshkaModel.numeric_heads`), so they are saved and resumed with it; this object
-    holds no parameters.
+    holds no parameters. Nothing here waits for the GPU.
 
     Args:
         model: A SentenceTransformer whose transformer is a FinMatryoshkaModel.
@@ -55,22 +175,19 @@ class NumericLoss(nn.Module):
 
     def forward(self, features: dict[str, Tensor], labels: Tensor) -> Tensor:
         """Features of B numeric texts and (B,) labels in z units, NaN where there is none → mean over dimensions."""
-        embeddings = self.model(features)["sentence_embedding"]
-        labelled = torch.isfinite(labels)
+        embeddings = encode(self.model, features)
         heads = getattr(self.model, "module", self.model)[0].auto_model
-        predictions = heads.predict_z(embeddings)
-        targets = labels.float()
-        losses = []
-        for z in predictions.values():
-            if labelled.any():
-                losses.append(F.huber_loss(z.float()[labelled], targets[labelled], delta=self.delta))
-            else:
-                losses.append(z.float().sum() * 0.0)  # keeps every parameter in the graph, which DDP counts on
-        return torch.stack(losses).mean()
+        labelled = torch.isfinite(labels)
+        targets = torch.where(labelled, labels, 0.0).float()
+        losses = [
+            torch.where(labelled, F.huber_loss(z.float(), targets, delta=self.delta, reduction="none"), 0.0).sum()
+            for z in heads.predict_z(embeddings).values()
+        ]
+        return torch.stack(losses).mean() / labelled.sum().clamp(min=1)
 
 
 class FinMatryoshkaLoss(nn.Module):
-    """`MatryoshkaLoss` over in-batch negatives, plus ``numeric_weight`` × `NumericLoss` on the last column.
+    """`MatryoshkaLoss` over `RankingLoss`, plus ``numeric_weight`` × `NumericLoss` on the last column.
 
     Every text is encoded once a step; all dimensions share the encoding.
 
@@ -81,17 +198,18 @@ class FinMatryoshkaLoss(nn.Module):
         matryoshka_weights: One weight per dimension, largest dimension first; all 1 by default.
         mini_batch_size: With it, GradCache: batches of any size in the memory of so many texts.
         gather_across_devices: Use the other processes' pages as negatives too.
+        teacher_weight, teacher_temperature: See `RankingLoss`.
 
-    Inputs:
-        +-----------------------------------------------------+-----------------------------------+
-        | Texts                                               | Labels                            |
-        +=====================================================+===================================+
-        | (question, page, numeric text)                      | answer in z units, NaN for none   |
-        +-----------------------------------------------------+-----------------------------------+
-        | (question, page, negative_1, ..., numeric text)     | answer in z units, NaN for none   |
-        +-----------------------------------------------------+-----------------------------------+
-        | (question, page), (question, page, negative_1, ...) | none: the ranking loss alone      |
-        +-----------------------------------------------------+-----------------------------------+
+    Inputs, as `PageCollator` gives them or plain (then page i answers question i alone):
+        +----------------------------------------------------------+-----------------------------------+
+        | Texts                                                    | Labels                            |
+        +==========================================================+===================================+
+        | (question, page, numeric text)                           | answer in z units, NaN for none   |
+        +----------------------------------------------------------+-----------------------------------+
+        | (question, page, negative_1, ..., numeric text)          | answer in z units, NaN for none   |
+        +----------------------------------------------------------+-----------------------------------+
+        | (question, page), (question, page, negative_1, ...)      | none: the ranking loss alone      |
+        +----------------------------------------------------------+-----------------------------------+
 
     Returns the parts by name (``ranking_loss``, ``numeric_loss``), which the trainer sums and logs one by one.
     """
@@ -105,19 +223,22 @@ class FinMatryoshkaLoss(nn.Module):
         mini_batch_size: int | None = None,
         gather_across_devices: bool = False,
         huber_delta: float = 1.0,
+        teacher_weight: float = 0.0,
+        teacher_temperature: float = 0.03,
     ):
         super().__init__()
         self.model = model
         self.numeric_weight = numeric_weight
         options = {
-            "scale": 1 / temperature,
-            "similarity_fct": cos_sim_fp32,
+            "temperature": temperature,
             "gather_across_devices": gather_across_devices,
+            "teacher_weight": teacher_weight,
+            "teacher_temperature": teacher_temperature,
         }
         if mini_batch_size:
-            ranking = CachedRankingLoss(model, mini_batch_size=mini_batch_size, **options)
+            ranking = CachedRankingLoss(model, mini_batch_size, **options)
         else:
-            ranking = MultipleNegativesRankingLoss(model, **options)
+            ranking = RankingLoss(model, **options)
         dims = model[0].auto_model.matryoshka_dims
         self.matryoshka = MatryoshkaLoss(model, ranking, dims, matryoshka_weights)
         self.numeric = NumericLoss(model, huber_delta)
@@ -130,7 +251,9 @@ class FinMatryoshkaLoss(nn.Module):
             return {"ranking_loss": self.matryoshka(columns, None)}
         *columns, numeric = columns
         if len(columns) < 2:
-            raise ValueError("labels came without a numeric text: give columns question, page, numeric_text and a label")
+            raise ValueError(
+                "labels came without a numeric text: give columns question, page, numeric_text and a label"
+            )
         return {
             "ranking_loss": self.matryoshka(columns, None),
             "numeric_loss": self.numeric_weight * self.numeric(numeric, labels),

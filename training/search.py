@@ -2,9 +2,10 @@
 
     python train_st.py search recipes/search.yaml --trials 8 --output finmatryoshka-search
 
-Beside the trainer's own ``hyperparameter_search``, so that a trial is exactly a training run (`train_st.train`): what the
+Beside the trainer's own ``hyperparameter_search``, so that a trial is exactly a training run (`operations.train`): what the
 search reports, a run with ``best_params.yaml`` reports again. Each of the asked-for trials is a numbered slot in the storage;
-processes take waiting slots, and one whose process died is marked failed and queued again.
+processes take waiting slots, and one whose process died is marked failed and queued again by Optuna's retry callback. (Optuna's
+``MaxTrialsCallback`` lets every process finish the trial at hand, so that a shared study ends with more than it was asked for.)
 """
 
 import argparse
@@ -15,108 +16,28 @@ from pathlib import Path
 
 import optuna
 import psutil
-import sqlalchemy
-import torch
 import yaml
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
-from sqlalchemy.exc import SQLAlchemyError
 from transformers import TrainerCallback
 
 from ..data.splits import FinancialData
 from ..eval.environment import release_memory
 from ..eval.retrieval import EncodeOnce, evaluate_retrieval
-from . import run
-from .report import evaluation_tasks
+from .checks import check_values
+from .operations import base_of, scaler_of, train
+from .recipe import Recipe, Stage
+from .report import evaluation_tasks, learning_report
+from .run import load_arguments_data
+from .search_report import advice, failure_reason, short, write_results
+from .search_space import SearchError, check_space, steps_of, suggest
+from .search_storage import open_storage, shown
 
-# The default space. A mapping in a YAML file (--space) replaces or adds entries; null removes one.
-SPACE = {
-    "learning_rate": {"low": 1e-6, "high": 1e-3, "log": True},
-    "per_device_train_batch_size": {"choices": [4, 8, 16]},
-    "weight_decay": {"low": 0.0, "high": 0.1},
-    "temperature": {"low": 0.05, "high": 0.2},
-    "gradient_accumulation_steps": {"choices": [1, 2, 4]},
-}
-# What else may be searched: --space names it.
-OPTIONAL = (
-    "numeric_weight",
-    "numeric_learning_rate",
-    "matryoshka_weights",
-    "warmup_steps",
-    "projection_init",
-    "max_seq_length",
-)
 OBJECTIVES = {"quality": "maximize", "numbers": "minimize"}
 MAX_FAILURES_IN_A_ROW = 3
 
 
-class SearchError(ValueError):
-    """A search that cannot go on; the message says what to do."""
-
-
 class TrialFailure(RuntimeError):
     """A trial that failed for a known reason; the search records it and goes on."""
-
-
-def check_space(space: dict) -> dict:
-    """``space`` merged over the default one. Raises `SearchError` for an unknown name or a range that is none."""
-    merged = {name: entry for name, entry in (SPACE | (space or {})).items() if entry is not None}
-    for name, entry in merged.items():
-        if name not in SPACE and name not in OPTIONAL:
-            raise SearchError(f"space: unknown name {name!r}; known are {', '.join([*SPACE, *OPTIONAL])}")
-        if isinstance(entry, dict) and isinstance(entry.get("choices"), list) and entry["choices"]:
-            continue
-        if not isinstance(entry, dict) or not {"low", "high"} <= entry.keys():
-            raise SearchError(f"space: {name} needs 'low' and 'high', or 'choices'")
-        if not entry["low"] < entry["high"]:
-            raise SearchError(f"space: {name} has low {entry['low']} and high {entry['high']}; low must be below high")
-        if entry.get("log") and entry["low"] <= 0:
-            raise SearchError(f"space: {name} is logarithmic, so low must be above 0, not {entry['low']}")
-    return merged
-
-
-def suggest(trial: optuna.Trial, space: dict) -> dict:
-    """Values of one trial. Lists among choices are offered as text, as storages keep plain values only."""
-    values = {}
-    for name, entry in space.items():
-        if "choices" in entry:
-            text = {yaml.safe_dump(choice, default_flow_style=True).strip(): choice for choice in entry["choices"]}
-            plain = all(not isinstance(choice, list) for choice in entry["choices"])
-            picked = trial.suggest_categorical(name, entry["choices"] if plain else list(text))
-            values[name] = picked if plain else text[picked]
-        else:
-            values[name] = trial.suggest_float(name, entry["low"], entry["high"], log=entry.get("log", False))
-    return values
-
-
-def open_storage(url: str, heartbeat: int) -> RDBStorage:
-    """Optuna's storage at ``url``, its tables made if need be. Raises `SearchError` when it cannot be opened."""
-    for attempt in range(5):
-        try:
-            return RDBStorage(
-                url, heartbeat_interval=heartbeat, grace_period=3 * heartbeat,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-            )  # fmt: skip
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            failure = (
-                error  # perhaps another process was making the tables at the same moment: they are there next time
-            )
-            time.sleep(0.2 * (attempt + 1))
-        except (ImportError, ValueError) as error:
-            failure = error
-            break
-    reason = str(failure).strip().splitlines()[0]
-    raise SearchError(
-        f"--storage {shown(url)}: cannot be opened ({reason}); give a URL that Optuna takes, such as sqlite:///study.db"
-    )
-
-
-def shown(url: str) -> str:
-    """``url`` without its password."""
-    try:
-        return sqlalchemy.make_url(url).render_as_string()
-    except SQLAlchemyError:
-        return url
 
 
 class _Watch(TrainerCallback):
@@ -156,31 +77,34 @@ class Search:
         self, recipe: list[str], trials: int, space: dict, storage: str, study_name: str = "finmatryoshka", dim: int = 128,
         objectives: tuple[str, ...] = ("quality",), examples: int | None = None, seed: int = 13, heartbeat: int = 10,
     ):  # fmt: skip
-        self.recipe, self.trials, self.dim, self.objectives = recipe, trials, dim, objectives
-        self.space = check_space(space)
-        model_args, data_args, args = run.parse_arguments(recipe)
-        if dim not in model_args.matryoshka_dims:
+        self.trials, self.dim, self.objectives, self.seed = trials, dim, objectives, seed
+        self.recipe, self.space = Recipe.read(recipe), check_space(space)
+        stage = self.recipe.only_stage()
+        check_values(stage)
+        if stage.operation != "train":
+            raise SearchError(f"{self.recipe.name}: trains nothing; a search varies a training run")
+        if dim not in stage.model.matryoshka_dims:
             raise SearchError(
-                f"--dim {dim}: the recipe's dimensions are {', '.join(map(str, model_args.matryoshka_dims))}"
+                f"--dim {dim}: the recipe's dimensions are {', '.join(map(str, stage.model.matryoshka_dims))}"
             )
-        self.data: FinancialData = run.load_arguments_data(data_args)
-        self.examples = examples or self._examples_of(args)
+        self.data: FinancialData = load_arguments_data(stage.data)
+        self.examples = examples or self._examples_of(stage)
         self.base = None
         self.storage = open_storage(storage, heartbeat)
         self.study = optuna.create_study(
             storage=self.storage, study_name=study_name, load_if_exists=True, directions=[OBJECTIVES[name] for name in objectives],
-            sampler=optuna.samplers.TPESampler(seed=seed + os.getpid(), constant_liar=True, n_startup_trials=5),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=3) if len(objectives) == 1 else optuna.pruners.NopPruner(),
         )  # fmt: skip
 
-    def _examples_of(self, args) -> int:
+    def _examples_of(self, stage: Stage) -> int:
+        args = stage.training
         per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
         return args.max_steps * per_step if args.max_steps > 0 else int(len(self.data.train) * args.num_train_epochs)
 
-    def _base(self, model_args, model):
+    def _base(self, stage: Stage, model) -> EncodeOnce:
         """The untouched backbone, its vectors kept: it is the same for every trial."""
         if self.base is None:
-            self.base = EncodeOnce(run.base_of(model_args, model))
+            self.base = EncodeOnce(base_of(stage.model, model))
         return self.base
 
     # --- slots ------------------------------------------------------------------------------------------------------
@@ -208,15 +132,14 @@ class Search:
 
     # --- one trial --------------------------------------------------------------------------------------------------
 
-    def arguments(self, values: dict, output: str):
-        """`train_st`'s three argument groups of a trial with ``values``."""
-        flags = [*self.recipe]
-        per_step = values.get("per_device_train_batch_size", 0) * values.get("gradient_accumulation_steps", 1)
-        if per_step:
-            values = values | {"max_steps": max(1, round(self.examples / per_step))}
-        for name, value in values.items():
-            flags += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-        return run.parse_arguments([*flags, "--output_dir", output, "--overwrite", "true"])
+    def stage(self, values: dict, output: str) -> Stage:
+        """The recipe's stage with a trial's ``values``, checked."""
+        steps = steps_of(values, self.examples)
+        changes = values | ({"max_steps": steps} if steps else {})
+        # a line per trial, not per step
+        stage = self.recipe.only_stage(**changes, output_dir=output, logging_strategy="no")
+        check_values(stage)
+        return stage
 
     def objective(self, trial: optuna.Trial):
         slot = trial.user_attrs.get("slot")
@@ -224,6 +147,8 @@ class Search:
         if slot is None or rivals:  # two processes came for the last slot at once
             trial.set_user_attr("surplus", True)
             raise TrialFailure("another process took this slot")
+        # A seed per slot, not per process: whoever takes it, and however often the search was killed, proposes the same.
+        self.study.sampler = optuna.samplers.TPESampler(seed=self.seed + slot, constant_liar=True, n_startup_trials=5)
         tasks = evaluation_tasks(self.data)
 
         def measure(model) -> float:
@@ -231,13 +156,12 @@ class Search:
 
         start = time.time()
         with tempfile.TemporaryDirectory() as folder:
-            model_args, data_args, args = self.arguments(suggest(trial, self.space), f"{folder}/trial")
-            args.logging_strategy = "no"  # a line per trial, not per step
+            stage = self.stage(suggest(trial, self.space), folder)
+            args = stage.training
             watch = _Watch(trial, measure, args.max_steps, len(self.objectives) == 1)
-            report = run.train(
-                model_args, data_args, args, data=self.data, callbacks=[watch], base=self._base, write=False
-            )
-            seen = args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps
+            model = train(stage, self.data, stage.model.backbone, folder, callbacks=[watch])
+            report = learning_report(model, self._base(stage, model), self.data, scaler_of(model))
+        seen = args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps
         trial.set_user_attr("examples", seen)
         trial.set_user_attr("seconds", round(time.time() - start, 1))
         quality = sum(task["model"][self.dim] for task in report["retrieval"].values()) / len(report["retrieval"])
@@ -287,109 +211,17 @@ class Search:
             done = self.trials - self.remaining()
             resident = psutil.Process().memory_info().rss >> 20
             print(
-                f"[{done}/{self.trials}] trial {trial.number} {trial.state.name.lower()} {values}{reason} {_short(trial.params)}"
+                f"[{done}/{self.trials}] trial {trial.number} {trial.state.name.lower()} {values}{reason} {short(trial.params)}"
                 f" ({resident} MiB resident)",
                 flush=True,
             )
 
         return callback
 
-
-def failure_reason(error: Exception) -> str:
-    if (
-        isinstance(error, torch.OutOfMemoryError)
-        or isinstance(error, MemoryError)
-        or "out of memory" in str(error).lower()
-        or "can't allocate memory" in str(error).lower()
-    ):
-        return "out of memory"
-    if "NaN or infin" in str(error):  # whether the weights showed it first or a vector
-        return "the weights or a vector became NaN or infinite"
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-
-
-def advice(reason: str) -> str:
-    if reason == "out of memory":
-        return "leave large batches out of the space, shorten --max_seq_length or set --mini_batch_size"
-    if "NaN" in reason:
-        return "lower the learning rate's upper end, or use --precision bf16 or fp32"
-    return "run the recipe alone first"
-
-
-def _short(params: dict) -> str:
-    return ", ".join(
-        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()
-    )
-
-
-# --- the result ---------------------------------------------------------------------------------------------------------
-
-
-def write_results(search: Search, output: Path) -> dict:
-    """``best_params.yaml`` (taken by train_st.py as it is), ``trials.csv`` and Optuna's pictures; returns the best values.
-
-    Raises `SearchError` when no trial finished.
-    """
-    complete = search.study.get_trials(states=(TrialState.COMPLETE,))
-    if not complete:
-        reasons = {t.user_attrs["reason"] for t in search.study.get_trials() if "reason" in t.user_attrs}
-        raise SearchError(f"no trial finished{': ' + '; '.join(sorted(reasons)) if reasons else ''}; nothing to report")
-    best = (
-        search.study.best_trial
-        if len(search.objectives) == 1
-        else max(search.study.best_trials, key=lambda t: t.values[0])
-    )
-    values = suggest(optuna.trial.FixedTrial(best.params), search.space)
-    per_step = (
-        values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]
-        if "per_device_train_batch_size" in values and "gradient_accumulation_steps" in values
-        else 0
-    )
-    if per_step:
-        values["max_steps"] = max(1, round(search.examples / per_step))
-    output.mkdir(parents=True, exist_ok=True)
-    recipe = recipe_values(search.recipe) | values
-    with tempfile.TemporaryDirectory(dir=output) as folder:  # processes that end together each write the whole result
-        beside = Path(folder)
-        (beside / "best_params.yaml").write_text(
-            f"# Best of {len(complete)} finished trials: {' '.join(f'{v:.6f}' for v in best.values)} ({', '.join(search.objectives)} at {search.dim}-d)\n"
-            + yaml.safe_dump(recipe, sort_keys=False)
-        )
-        search.study.trials_dataframe().to_csv(beside / "trials.csv", index=False)
-        _pictures(search, beside)
-        for file in beside.iterdir():
-            os.replace(file, output / file.name)
-    return values
-
-
-def recipe_values(recipe: list[str]) -> dict:
-    """A recipe's YAML file and flags as one mapping."""
-    values, name = {}, None
-    flags = list(recipe)
-    if flags and flags[0].endswith((".yaml", ".yml", ".json")):
-        values = yaml.safe_load(Path(flags.pop(0)).read_text())
-    for flag in flags:
-        if flag.startswith("--"):
-            name = flag[2:]
-            values[name] = []
-        else:
-            values[name].append(yaml.safe_load(flag))
-    return {name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in values.items()}
-
-
-def _pictures(search: Search, output: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from optuna.visualization import matplotlib as draw
-
-    target = None if len(search.objectives) == 1 else lambda trial: trial.values[0]
-    plots = {"history": draw.plot_optimization_history, "parallel_coordinate": draw.plot_parallel_coordinate}
-    if len(search.study.get_trials(states=(TrialState.COMPLETE,))) > 1:
-        plots["importance"] = draw.plot_param_importances
-    for name, plot in plots.items():
-        axes = plot(search.study, target=target, target_name=f"nDCG@10 at {search.dim}")
-        axes.figure.savefig(output / f"{name}.png", bbox_inches="tight")
+    def write_results(self, output: Path) -> dict:
+        """What the study found, into ``output``; see `search_report.write_results`."""
+        objective = f"{', '.join(self.objectives)} at {self.dim}-d"
+        return write_results(self.study, self.recipe, self.space, self.examples, objective, output)
 
 
 def main(argv: list[str]) -> None:
@@ -425,8 +257,8 @@ def main(argv: list[str]) -> None:
         arguments.examples, heartbeat=arguments.heartbeat,
     )  # fmt: skip
     search.run()
-    values = write_results(search, arguments.output)
-    print(f"best: {_short(values)}")
+    values = search.write_results(arguments.output)
+    print(f"best: {short(values)}")
     print(
         f"written: {arguments.output / 'best_params.yaml'}, trials.csv and pictures; look closer with optuna-dashboard {shown(storage)}"
     )

@@ -1,0 +1,95 @@
+"""training.json: what a reader needs to train the same again, and what may not be measured with the result."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..data.splits import FinancialData
+from ..eval.environment import describe_machine
+from .arguments import ArgumentError
+from .recipe import USED, Stage
+
+_TRAINING = (
+    "learning_rate", "numeric_learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
+    "max_steps", "warmup_steps", "weight_decay", "lr_scheduler_type", "temperature", "numeric_weight", "matryoshka_weights",
+    "mini_batch_size", "siblings", "keep_tokens", "without_punctuation", "teacher", "teacher_weight", "teacher_temperature",
+    "precision", "seed",
+)  # fmt: skip
+
+
+def stage_record(stage: Stage, data: FinancialData, inputs: list[str]) -> dict:
+    """The record of a stage that went on from the folders ``inputs``: arguments, hashes, versions, machine, what was before.
+
+    ``trained_on`` are the hashes of the training sources; where the evaluation side was held out of these files,
+    ``held_out`` is its share. ``previous`` is the record of the first input, ``averaged`` are those of all, by folder.
+    """
+    given = stage.data
+    names = _TRAINING if stage.operation == "train" else USED[stage.operation]
+    held_out = None if given.eval_data else given.holdout
+    sources = {
+        name: data.hashes.get(name) for name in given.data if held_out is not None or name not in data.evaluation
+    }
+    earlier = {folder: record for folder in inputs if (record := read_record(folder)) is not None}
+    record = {
+        "operation": stage.operation,
+        "model": vars(stage.model),
+        "data": vars(given),
+        "training": {name: stage.value(name) for name in names},
+        "sources_sha256": data.hashes,
+        "synthesized_sha256": {name: file_sha256(name) for name in given.synthesize or [] if Path(name).is_file()},
+        "trained_on": sources,
+        "held_out": held_out,
+        "dropped": data.dropped,
+        "train_examples": len(data.train),
+        **describe_machine(),
+        "previous": next(iter(earlier.values()), None),
+    }
+    if stage.operation == "average":
+        record["averaged"] = earlier
+    return json.loads(to_json(record))
+
+
+def read_record(folder: str) -> dict | None:
+    path = Path(folder) / "training.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def to_json(record: dict) -> str:
+    return json.dumps(record, indent=2, default=str) + "\n"
+
+
+def file_sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_unseen(data: FinancialData, folders: list[str], held_out: float | None) -> None:
+    """Refuse to measure on what was trained on, in this run or in those that left ``folders``.
+
+    Args:
+        data: This run's two sides.
+        folders: What the run starts from or averages.
+        held_out: The share of the pages that this run holds out of its own training sources; None with ``--eval_data``.
+
+    Raises:
+        ArgumentError: naming the source.
+    """
+    seen = {(example.question, example.page.page_id) for example in data.train}
+    earlier = [record for folder in folders for record in _with_earlier(read_record(folder))]
+    for name, source in data.evaluation.items():
+        if any((example.question, example.page.page_id) in seen for example in source.examples):
+            raise ArgumentError(f"{name}: has questions that are trained on; its figures would prove nothing")
+        for record in earlier:
+            was_trained_on = source.sha256 in record.get("trained_on", {}).values()
+            if was_trained_on and (held_out is None or record["held_out"] != held_out):
+                raise ArgumentError(
+                    f"{name}: an earlier run trained on it, so its figures would prove nothing; name other --eval_data"
+                )
+
+
+def _with_earlier(record: dict | None) -> Iterator[dict]:
+    if record is not None:
+        yield record
+        for before in {id(r): r for r in (record.get("previous"), *record.get("averaged", {}).values()) if r}.values():
+            yield from _with_earlier(before)
