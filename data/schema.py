@@ -35,7 +35,7 @@ class Example:
     gold: list[str] = field(default_factory=list)
 
     @property
-    def numeric(self) -> str:
+    def numeric_text(self) -> str:
         """What the numeric heads read."""
         return numeric_text(self.question, self.fact)
 

@@ -99,7 +99,7 @@ def evaluate_numbers(
     constant = best_constant(train_numbers, scaler)
     if base is not None:
         inputs, targets = (
-            base.encode([example.numeric for example in train], show_progress_bar=False),
+            base.encode([example.numeric_text for example in train], show_progress_bar=False),
             scaler.transform(train_numbers),
         )
     results = {}
@@ -107,7 +107,7 @@ def evaluate_numbers(
         numbers = np.array([example.number for example in labelled(examples)])
         if not len(numbers):
             continue
-        texts = [example.numeric for example in labelled(examples)]
+        texts = [example.numeric_text for example in labelled(examples)]
         predicted = {"heads": predict_z(model, texts)}
         if base is not None:
             queries = base.encode(texts, show_progress_bar=False)

@@ -218,7 +218,7 @@ def _numbers(models, train: list[Example], sources: list[Source], base, pictures
         scaler = SignedLogScaler(heads.config.numeric_mean, heads.config.numeric_std)
         results[name] = evaluate_numbers(model, train, by_task, scaler, base)
         known = labelled([example for examples in by_task.values() for example in examples])
-        z = predict_z(model, [example.numeric for example in known])
+        z = predict_z(model, [example.numeric_text for example in known])
         pictures["numbers"][name] = {
             "true": np.array([example.number for example in known]),
             "predicted": {dim: scaler.inverse(values) for dim, values in z.items()},

@@ -31,7 +31,7 @@ dataset = Dataset.from_dict(
     {
         "question": [row[0] for row in rows],
         "page": [row[1] for row in rows],
-        "numeric": [numeric_text(row[0], row[1]) for row in rows],
+        "numeric_text": [numeric_text(row[0], row[1]) for row in rows],
         "label": scaler.transform([math.nan if row[2] is None else row[2] for row in rows]),
     }
 )

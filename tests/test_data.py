@@ -45,7 +45,7 @@ def test_finqa_schema():
     assert source.schema == "finqa"
     assert example.page.text == " ".join(record["pre_text"]) + str(record["table"]) + " ".join(record["post_text"])
     assert example.fact == " ".join(record["qa"]["gold_inds"].values())
-    assert example.numeric == f"Question: {record['qa']['question']} Context: {example.fact}"
+    assert example.numeric_text == f"Question: {record['qa']['question']} Context: {example.fact}"
     assert example.gold == list(record["qa"]["gold_inds"])
     assert example.facts["text_0"] == record["pre_text"][0]
     assert f"text_{len(record['pre_text'])}" in example.facts and f"table_{len(record['table']) - 1}" in example.facts
@@ -109,7 +109,7 @@ def test_evaluation_never_reaches_training_by_question_page_or_text(tmp_path):
     assert len(data.train) == len(others)
     assert sum(data.dropped.values()) == len(held) + 2
     runs = set().union(*(shingles(e.page.text) for e in data.eval_examples))
-    assert all(runs.isdisjoint(shingles(e.page.text) | shingles(e.numeric)) for e in data.train)
+    assert all(runs.isdisjoint(shingles(e.page.text) | shingles(e.numeric_text)) for e in data.train)
 
 
 def test_separation_sees_part_of_a_page():

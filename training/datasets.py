@@ -26,7 +26,7 @@ def training_columns(
     seed: int = 0,
     negatives: dict | None = None,
 ) -> Dataset:
-    """What the loss reads: question, page (or a window of it around the evidence), numeric, label in z (NaN: none).
+    """What the loss reads: question, page (or a window of it around the evidence), numeric_text, label in z (NaN: none).
 
     ``negatives`` (`mined_negatives`) adds each example's own.
     """
@@ -37,7 +37,7 @@ def training_columns(
             "question": [example.question for example in examples],
             "page": pages,
             **negative_column(examples, negatives, page_words, rng),
-            "numeric": [example.numeric for example in examples],
+            "numeric_text": [example.numeric_text for example in examples],
             "label": scaler.transform([example.number for example in examples]),
         }
     )
@@ -126,7 +126,7 @@ def training_datasets(
             {
                 "question": [fact.question for fact in facts],
                 "fact": [fact.fact for fact in facts],
-                "numeric": [fact.numeric for fact in facts],
+                "numeric_text": [fact.numeric_text for fact in facts],
                 "label": scaler.transform([fact.number for fact in facts]),
             }
         )

@@ -130,7 +130,7 @@ class FinMatryoshkaLoss(nn.Module):
             return {"ranking_loss": self.matryoshka(columns, None)}
         *columns, numeric = columns
         if len(columns) < 2:
-            raise ValueError("labels came without a numeric text: give columns question, page, numeric and a label")
+            raise ValueError("labels came without a numeric text: give columns question, page, numeric_text and a label")
         return {
             "ranking_loss": self.matryoshka(columns, None),
             "numeric_loss": self.numeric_weight * self.numeric(numeric, labels),

@@ -186,7 +186,7 @@ def train(
     if args.refit_heads:
         known = [example for example in data.train if math.isfinite(example.number)]
         z = scaler.transform([example.number for example in known])
-        refit_heads(model[0].auto_model, [e.numeric for e in known], z, [e.page.page_id for e in known], args.seed)
+        refit_heads(model[0].auto_model, [e.numeric_text for e in known], z, [e.page.page_id for e in known], args.seed)
     if write:  # before the evaluation, which a long training should not depend on
         record = {"command": command} | training_record(model_args, data_args, args, data)
         write_folder(model, final, {"training.json": to_json(record)})
@@ -238,7 +238,7 @@ COLUMN_PROMPTS = {
     "page": "document",
     "negative": "document",
     "fact": "document",
-    "numeric": "numeric",
+    "numeric_text": "numeric",
 }
 
 

@@ -45,7 +45,7 @@ def measure_training(
 
     The reference is what sentence-transformers' documentation shows: fp32, the checkpoint's own dropout, pairs under
     MultipleNegativesRankingLoss. Ours: low precision and no dropout; then ``dims`` instead of one dimension; then the
-    numeric column.
+    numeric_text column.
     """
     plain = SentenceTransformer(name)
     _stretch(plain, length)
@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
     source = load_source(arguments.data, "validation")
     filler = " ".join(page.text for page in list(source.pages.values())[:20])  # pages long enough to fill --length
     examples = source.examples[: arguments.pairs]
-    texts = [(e.question, (e.page.text + " " + filler), e.numeric[:600]) for e in examples]
+    texts = [(e.question, (e.page.text + " " + filler), e.numeric_text[:600]) for e in examples]
     base = packaged_minilm() if arguments.base == "minilm" else arguments.base
     for row in measure_training(base, texts, arguments.length, arguments.repeats, arguments.dims):
         extra = (

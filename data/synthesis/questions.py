@@ -23,7 +23,7 @@ class SyntheticPair:
     number: float = math.nan
 
     @property
-    def numeric(self) -> str:
+    def numeric_text(self) -> str:
         """What the numeric heads read."""
         return numeric_text(self.question, self.fact)
 
