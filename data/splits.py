@@ -11,7 +11,10 @@ from .schema import DataError, Example, Page, Source
 
 @dataclass
 class FinancialData:
-    """The training side as examples, each evaluation source apart, and how many examples were dropped and why."""
+    """The training side as examples, each evaluation source apart, and how many examples were dropped and why.
+
+    ``corpus`` are the pages of the sources given as ``corpus`` alone, which are searched beside an evaluation source's own.
+    """
 
     train: list[Example]
     evaluation: dict[str, Source]
@@ -78,7 +81,7 @@ def load_data(
                 train.append(example)
     if not train:
         raise DataError(f"{', '.join(data)}: nothing left to train on ({_counts(dropped)} dropped); give other --data")
-    pages = {page.page_id: page for source in [*training, *evaluation, *extra] for page in source.pages.values()}
+    pages = {page.page_id: page for source in extra for page in source.pages.values()}
     return FinancialData(
         train, {source.name: source for source in evaluation}, list(pages.values()), dropped,
         {source.name: source.sha256 for source in [*training, *evaluation, *extra]},
@@ -102,3 +105,12 @@ def _hold_out(sources: list[Source], share: float) -> tuple[list[Source], list[S
         return Source(source.name, source.schema, examples, pages, source.sha256, source.skipped)
 
     return [part(source, True) for source in sources], [part(source, False) for source in sources]
+
+
+def half_of(page_id: str) -> str:
+    """``"choosing"`` or ``"reported"``: on which half of the development pages a page stands.
+
+    Settings are chosen on the one half, figures reported on the other. The first byte of the sha256 of ``page_id`` decides:
+    even is choosing, odd reported.
+    """
+    return "reported" if hashlib.sha256(page_id.encode()).digest()[0] % 2 else "choosing"
