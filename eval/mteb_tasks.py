@@ -5,7 +5,7 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from ..data.loading import load_source
-from .run import retrieval_task
+from .retrieval import retrieval_task
 
 
 def local_retrieval(source: str, corpus_data: list[str] = (), name: str | None = None) -> AbsTaskRetrieval:
