@@ -11,7 +11,8 @@ DEFAULT_WEIGHT = 0.3
 
 def reciprocal_rank_fusion(*matrices: np.ndarray, k: int = 60) -> np.ndarray:
     """Σ 1/(k + rank) over the systems (Cormack, Clarke and Buettcher 2009, k = 60)."""
-    return sum(1 / (k + 1 + np.argsort(np.argsort(-m, axis=1, kind="stable"), axis=1, kind="stable")) for m in matrices)
+    ranks = [np.argsort(np.argsort(-m, axis=1, kind="stable"), axis=1, kind="stable") for m in matrices]
+    return np.sum([1 / (k + 1 + rank) for rank in ranks], axis=0)
 
 
 def z_scores(scores: np.ndarray) -> np.ndarray:

@@ -24,9 +24,14 @@ def load_model(name: str) -> SentenceTransformer:
         ) from None
 
 
+def width_of(model: SentenceTransformer) -> int:
+    """How wide its vectors are; where no module says, one vector does."""
+    return model.get_embedding_dimension() or model.encode(["width"]).shape[1]
+
+
 def usable_dims(name: str, model: SentenceTransformer, dims: list[int], narrow: str = "fail") -> list[int]:
     """Those of ``dims`` to measure ``model`` at; a model narrower than one of them fails or skips it, as ``narrow`` says."""
-    width = model.get_embedding_dimension()
+    width = width_of(model)
     for dim in dims:
         if dim < 1:
             raise EvaluationError(f"dimension {dim}: must be positive")
@@ -46,7 +51,7 @@ def describe_model(name: str, model: SentenceTransformer, dims: list[int]) -> di
     path = Path(packaged_minilm() if name == "minilm" else name)
     weights = path / "model.safetensors"
     return {
-        "width": model.get_embedding_dimension(),
+        "width": width_of(model),
         "max_seq_length": model.max_seq_length,
         "dims": dims,
         "prompts": model.prompts,

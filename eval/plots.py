@@ -1,6 +1,7 @@
 """The pictures of an evaluation, readable in black and white, as PNG and SVG, the same bytes for the same results."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,7 +14,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 _STYLES = [("black", "o", "-"), ("0.35", "s", "--"), ("0.55", "^", "-."), ("0.2", "D", ":"), ("0.65", "v", "-"), ("0.45", "P", "--"),
            ("black", "x", ":"), ("0.5", "*", "-.")]  # fmt: skip
-_SETTINGS = {
+_SETTINGS: Any = {
     "figure.constrained_layout.use": True,
     "svg.hashsalt": "finmatryoshka",
     "font.size": 10,

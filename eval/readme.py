@@ -9,7 +9,8 @@ The first comment names the results files, so that a check needs no arguments.
 import argparse
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from ..data.files import replace_file
@@ -21,6 +22,8 @@ SCHEMA_VERSION = 3
 DIMS = ("256", "64")
 TASKS = {"finqa/dev_pages": "FinQA dev", "tatqa/test_gold": "TAT-QA test"}
 PLAIN = "finmatryoshka-plain"
+# From one task of a run to a system's figures by dimension.
+Figures = Callable[[dict], dict]
 END = "<!-- /results -->"
 _REGION = re.compile(r"<!-- results: (?P<files>.*?) -->\n(?P<table>.*?)" + re.escape(END), re.DOTALL)
 
@@ -35,14 +38,11 @@ def readme_table(runs: list[dict], plain: str = PLAIN) -> Table:
     names = [next(iter(run["models"])) for run in runs]
     lengths = [run["models"][name]["max_seq_length"] for run, name in zip(runs, names)]
     tasks = [task for task in runs[0]["retrieval"] if all(task in run["retrieval"] for run in runs)]
-    ours = _systems(names)
-    fused = [lambda part, name=name: part["fused"][name][Z_SCORES] for name in names]
-    base = _systems([base_name(length) for length in lengths])
-    shown = [
-        ("FinMatryoshka", ours, DIMS),
-        ("FinMatryoshka + BM25", fused, DIMS),
+    shown: list[tuple[str, list[Figures], Sequence[str]]] = [
+        ("FinMatryoshka", _systems(names), DIMS),
+        ("FinMatryoshka + BM25", [partial(_fused, name) for name in names], DIMS),
         ("BM25 alone", _systems([BM25] * len(runs)), ("0",)),
-        (f"untouched encoder, truncated, {lengths[0]} tokens", base, DIMS),
+        (f"untouched encoder, truncated, {lengths[0]} tokens", _systems([base_name(n) for n in lengths]), DIMS),
     ]
     if all(plain in run["retrieval"][task]["systems"] for run in runs for task in tasks):
         shown.append(("plain Matryoshka training", _systems([plain] * len(runs)), DIMS))
@@ -55,11 +55,19 @@ def readme_table(runs: list[dict], plain: str = PLAIN) -> Table:
     return Table("", columns, rows, f"Mean of {len(runs)} seeds." if len(runs) > 1 else "One seed.")
 
 
-def _systems(names: list[str]) -> list[Callable[[dict], dict]]:
-    return [lambda part, name=name: part["systems"][name] for name in names]
+def _systems(names: list[str]) -> list[Figures]:
+    return [partial(_system, name) for name in names]
 
 
-def _mean(runs: list[dict], task: str, figures: list[Callable[[dict], dict]], dim: str) -> float:
+def _system(name: str, part: dict) -> dict:
+    return part["systems"][name]
+
+
+def _fused(name: str, part: dict) -> dict:
+    return part["fused"][name][Z_SCORES]
+
+
+def _mean(runs: list[dict], task: str, figures: list[Figures], dim: str) -> float:
     try:
         values = [figure(run["retrieval"][task])[dim]["ndcg@10"] for run, figure in zip(runs, figures)]
     except KeyError as error:

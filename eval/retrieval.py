@@ -5,12 +5,13 @@ main figure. The figures are those of sentence-transformers' InformationRetrieva
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import bm25s
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
 from ..data.positions import extend_encoder
@@ -57,7 +58,7 @@ class RetrievalTask:
                 )
 
     @classmethod
-    def of(cls, name: str, examples: list[Example], corpus: list[Page] = (), schema: str = "") -> "RetrievalTask":
+    def of(cls, name: str, examples: list[Example], corpus: Sequence[Page] = (), schema: str = "") -> "RetrievalTask":
         """Distinct questions (their pages united) over the pages of ``examples`` and ``corpus``."""
         pages = {page.page_id: page.text for page in [*corpus, *(example.page for example in examples)]}
         questions: dict[str, set[str]] = {}
@@ -107,14 +108,15 @@ class EncodeOnce:
     Raises `EvaluationError` for vectors that are not finite and dimensions wider than the model.
     """
 
-    def __init__(self, model: SentenceTransformer, batch_size: int = 32):
-        self.model = model
+    def __init__(self, model: Any, batch_size: int = 32):
+        self.model = model  # a SentenceTransformer, or what encodes like one
         self.batch_size = batch_size
         self._vectors: dict[tuple, torch.Tensor] = {}
         self._at_length: dict[int, EncodeOnce] = {}
 
     @classmethod
-    def of(cls, model: "SentenceTransformer | EncodeOnce", batch_size: int = 32) -> "EncodeOnce":
+    def of(cls, model: Any, batch_size: int = 32) -> "EncodeOnce":
+        """``model`` itself where it is one already."""
         return model if isinstance(model, cls) else cls(model, batch_size)
 
     def encode_query(self, texts: list[str], truncate_dim: int | None = None) -> torch.Tensor:
@@ -180,13 +182,14 @@ def evaluate_retrieval(model, task: RetrievalTask, dims: list[int]) -> dict[int,
 
 def score_matrix(task: RetrievalTask, scores: np.ndarray) -> RetrievalScores:
     """Figures of any (queries × documents) score matrix, rows and columns in the task's order."""
+    data: tuple[Any, ...] = (task.queries, task.corpus, task.relevant)
     evaluator = InformationRetrievalEvaluator(
-        task.queries, task.corpus, task.relevant, mrr_at_k=[10], ndcg_at_k=[10], map_at_k=[100],
-        accuracy_at_k=[1, 10], precision_recall_at_k=CUTOFFS, write_csv=False,
+        *data, mrr_at_k=[10], ndcg_at_k=[10], map_at_k=[100], accuracy_at_k=[1, 10], precision_recall_at_k=CUTOFFS,
+        write_csv=False,
     )  # fmt: skip
     ids = np.array(list(task.corpus))
     best = np.argsort(-scores, axis=1, kind="stable")[:, : max(CUTOFFS)]
-    hits = [
+    hits: list[Any] = [
         [{"corpus_id": page, "score": float(score)} for page, score in zip(ids[order], row[order])]
         for row, order in zip(scores, best)
     ]
