@@ -1,72 +1,108 @@
-"""FinQA's schema (Chen et al. 2021), nested, flat or as evidence alone; its rows as sentences and its program language."""
+"""FinQA's schema (Chen et al. 2021), nested, flat as on the Hub, as evidence alone, or in ConvFinQA's records."""
 
 import math
 import re
 
-import numpy as np
-
+from . import fields
+from .evidence import derived_evidence, named_evidence
 from .numbers import agree, in_page_unit, parse_number
-from .schema import Example, Page, text_id
+from .programs import execute_program
+from .schema import Example, Page, RecordError, text_id
 
 
 def page_text(record: dict) -> str:
     """A FinQA page as MTEB's FinQARetrieval writes it."""
-    return " ".join(record.get("pre_text") or []) + str(record["table"]) + " ".join(record.get("post_text") or [])
+    before, table, after = _parts(record)
+    return " ".join(before) + str(table) + " ".join(after)
 
 
 def page_facts(record: dict) -> dict[str, str]:
     """A FinQA page's sentences (``text_i``) and linearised rows (``table_i``), numbered as ``gold_inds`` numbers them."""
-    sentences = list(record.get("pre_text") or []) + list(record.get("post_text") or [])
-    facts = {f"text_{i}": sentence for i, sentence in enumerate(sentences)}
-    table = record["table"]
+    before, table, after = _parts(record)
+    facts = {f"text_{i}": sentence for i, sentence in enumerate(before + after)}
     return facts | {f"table_{i}": linearise_row(table, i) for i in range(len(table))}
+
+
+def _parts(record: dict) -> tuple[list[str], list[list[str]], list[str]]:
+    before, after = (fields.texts(record.get(name), name) for name in ("pre_text", "post_text"))
+    return before, fields.table(record.get("table")), after
 
 
 def linearise_row(table: list[list[str]], row: int) -> str:
     """A table row as FinQA writes it in ``gold_inds``: "the net sales of 2015 is 5735 ; the net sales of ..."."""
     header, cells = table[0], table[row]
-    return " ; ".join(f"the {cells[0]} of {name} is {cell}" for name, cell in zip(header[1:], cells[1:])) + " ;"
+    name = cells[0] if cells else ""
+    return " ; ".join(f"the {name} of {column} is {cell}" for column, cell in zip(header[1:], cells[1:])) + " ;"
 
 
 def parse_finqa(record: dict):
-    qa = record.get("qa") or record
-    if not isinstance(qa.get("question"), str) or not qa["question"].strip():
-        raise KeyError("question")
-    has_text = any(str(part).strip() for part in (record.get("pre_text") or []) + (record.get("post_text") or []))
-    if not record.get("table") and not has_text:
-        raise KeyError("page")
-    filename = record.get("filename") or str(record.get("id", "")).rsplit("-", 1)[0]
-    text = page_text(record)
+    """One example a question. Raises `RecordError` naming the field that is missing or of a wrong kind."""
+    before, table, after = _parts(record)
+    if not table and not any(sentence.strip() for sentence in before + after):
+        raise RecordError("page")
+    text, facts = page_text(record), page_facts(record)
+    filename = str(record.get("filename") or "") or str(record.get("id") or "").rsplit("-", 1)[0]
     parts = filename.split("/")
-    page = Page(
-        filename or text_id(text), text, parts[0] if len(parts) == 3 else "",
-        int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else None,
-    )  # fmt: skip
-    gold = qa.get("gold_inds") or qa.get("gold_evidence") or {}
-    facts = list(gold.values()) if isinstance(gold, dict) else [str(fact) for fact in gold]
-    executed = qa.get("exe_ans", qa.get("final_result"))
-    yield Example(
-        qa["question"],
-        page,
-        " ".join(facts) or text,
-        finqa_number(qa.get("answer"), executed),
-        page_facts(record),
-        list(gold) if isinstance(gold, dict) else [],
-    )
+    company, year = (parts[0], fields.year(parts[1])) if len(parts) == 3 else ("", None)
+    page = Page(filename or text_id(text), text, company, year)
+    for qa in _questions(record):
+        question = fields.text(qa.get("question"), "question")
+        answer = next((qa[name] for name in ("answer", "answers") if qa.get(name) not in (None, "", [])), None)
+        gold, evidence = named_evidence(qa.get("gold_inds") or qa.get("gold_evidence"), facts)
+        derived = not evidence and _derived(qa.get("program"), question, facts, table)
+        if derived:
+            gold, evidence = derived, [facts[name] for name in derived]
+        number = finqa_number(answer, qa.get("exe_ans", qa.get("final_result")))
+        yield Example(question, page, " ".join(evidence) or text, number, facts, gold, bool(derived))
+
+
+def _derived(program: object, question: str, facts: dict[str, str], table: list[list[str]]) -> list[str]:
+    try:
+        return derived_evidence(program, question, facts, table) if isinstance(program, str) else []
+    except ValueError:
+        return []
+
+
+def _questions(record: dict) -> list[dict]:
+    """The questions of a record: FinQA's one, ConvFinQA's two (``qa_0``, ``qa_1``) or the turns of its conversation."""
+    if record.get("qa") is not None:
+        return [fields.mapping(record["qa"], "qa")]
+    numbered = sorted(name for name in record if re.fullmatch(r"qa_[0-9]+", name) and record[name] is not None)
+    if numbered:
+        return [fields.mapping(record[name], name) for name in numbered]
+    return _turns(fields.mapping(record["annotation"], "annotation")) if record.get("annotation") else [record]
+
+
+def _turns(annotation: dict) -> list[dict]:
+    """ConvFinQA's turns (Chen et al. 2022): a turn is asked with all that was said before it."""
+    if annotation.get("cur_dial"):
+        said = fields.texts(annotation["cur_dial"], "cur_dial")
+        gold = annotation.get("gold_ind")
+        return [{"question": " ".join(said), "exe_ans": annotation.get("exe_ans"), "gold_inds": gold}]
+    said = fields.texts(annotation.get("dialogue_break"), "dialogue_break")
+    results = fields.parsed(annotation.get("exe_ans_list")) or []
+    if not said or not isinstance(results, list):
+        raise RecordError("annotation has no dialogue_break")
+    results += [None] * (len(said) - len(results))
+    return [{"question": " ".join(said[: i + 1]), "exe_ans": results[i]} for i in range(len(said))]
 
 
 def parse_evidence(record: dict):
     """FinQA questions with retrieved facts, table and program, but without the page's text."""
-    text = " ".join(record["facts"]) + str(record["table"])
+    table = fields.table(record.get("table"))
+    facts = fields.texts(record.get("facts"), "facts")
+    evidence = " ".join(facts)
     try:
-        number = parse_number(execute_program(record.get("program") or "", record["table"]))
+        number = parse_number(execute_program(str(record.get("program") or ""), table))
     except ValueError:
-        number = float("nan")
-    yield Example(record["question"], Page(text_id(str(record["table"])), text), " ".join(record["facts"]), number)
+        number = math.nan
+    text = evidence + str(table)
+    page = Page(text_id(text), text)
+    yield Example(fields.text(record.get("question"), "question"), page, evidence, number)
 
 
 def finqa_number(answer: object, exe_ans: object = None) -> float:
-    """The numeric label of a FinQA record, in the unit of this module.
+    """The numeric label of a FinQA record, in the unit of `data.numbers`.
 
     FinQA's ``answer`` (typed by an annotator) and ``exe_ans`` (the program's result) can differ by rounding, by a factor
     of 100 for percentages, or altogether. Where they agree up to those, the unrounded ``exe_ans`` wins; where they
@@ -80,67 +116,3 @@ def finqa_number(answer: object, exe_ans: object = None) -> float:
         if agree(written, candidate):
             return candidate
     return written
-
-
-# --- FinQA's programs (Chen et al. 2021, section 3.2): "subtract(5829, 5735), divide(#0, 5735)" ---------------------
-
-_STEP = re.compile(r"(\w+)\(([^()]*)\)")
-
-
-def execute_program(program: str, table: list[list[str]]) -> float | str:
-    """Run a FinQA program over its page's ``table``: a float, or "yes"/"no" for ``greater``.
-
-    Arguments are numbers (percentages as fractions), ``const_100`` constants, ``#k`` (the k-th step's result) or, for
-    the ``table_*`` operations, a row's name. Raises ``ValueError`` for anything else.
-    """
-    results: list[float | str] = []
-
-    def number(argument: str) -> float:
-        argument = argument.strip()
-        if argument.startswith("#"):
-            return results[int(argument[1:])]
-        if argument.startswith("const_"):
-            return -1.0 if argument == "const_m1" else float(argument[len("const_") :])
-        value = parse_number(argument)
-        if math.isnan(value):
-            raise ValueError(f"program {program!r}: {argument!r} is no number")
-        return value
-
-    steps = _STEP.findall(program)
-    if not steps:
-        raise ValueError(f"program {program!r} has no step")
-    for operation, arguments in steps:
-        # Row names may hold commas, so table operations keep everything before the closing ", none".
-        if operation.startswith("table_"):
-            row = arguments.rsplit(",", 1)[0].strip()
-            results.append(_table_operation(operation, row, table, program))
-            continue
-        a, b = (number(part) for part in arguments.split(",", 1))
-        try:
-            results.append(
-                {
-                    "add": lambda: a + b,
-                    "subtract": lambda: a - b,
-                    "multiply": lambda: a * b,
-                    "divide": lambda: a / b,
-                    "exp": lambda: a**b,
-                    "greater": lambda: "yes" if a > b else "no",
-                }[operation]()
-            )
-        except KeyError:
-            raise ValueError(f"program {program!r}: unknown operation {operation!r}") from None
-        except (ZeroDivisionError, OverflowError, TypeError) as error:
-            raise ValueError(f"program {program!r}: {error}") from None
-    return results[-1]
-
-
-def _table_operation(operation: str, row_name: str, table: list[list[str]], program: str) -> float:
-    for row in table:
-        if row and row[0].strip() == row_name:
-            values = [value for value in map(parse_number, row[1:]) if not math.isnan(value)]
-            if values:
-                reduce = {"table_sum": sum, "table_max": max, "table_min": min, "table_average": np.mean}.get(operation)
-                if reduce is None:
-                    raise ValueError(f"program {program!r}: unknown operation {operation!r}")
-                return float(reduce(values))
-    raise ValueError(f"program {program!r}: the table has no row {row_name!r} with numbers")

@@ -20,7 +20,7 @@ _SECOND = (
 _SUFFIX = ("inc.", "corp.", "group", "holdings", "co.", "plc")
 
 # topic: (title, subject of the table, unit, line items with their typical sizes, may be negative)
-_TOPICS = {
+_TOPICS: dict[str, tuple[str, str, str, list[tuple[str, float]]]] = {
     "income": ("results of operations", "selected results", "millions",
                [("net sales", 5200), ("cost of products sold", 3100), ("selling expenses", 640), ("research costs", 310),
                 ("operating income", 880), ("interest expense", 120), ("income before taxes", 720)]),

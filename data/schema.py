@@ -8,6 +8,10 @@ class DataError(ValueError):
     """Wrong input data; the message names the source, what is wrong and what to do."""
 
 
+class RecordError(ValueError):
+    """A record that cannot be read; the message names the field. `load_source` counts them."""
+
+
 @dataclass
 class Page:
     """A page to search: its text as MTEB's FinQARetrieval writes it, and where it comes from."""
@@ -24,7 +28,8 @@ class Example:
 
     ``fact`` is the evidence's text (gold facts, or the page where the record names none), ``number`` the answer in the
     unit of `data.numbers` (NaN where it is none), ``facts`` all that the page offers by id, ``gold`` the ids among
-    them that FinQA's ``gold_inds`` names.
+    them that are the evidence: FinQA's ``gold_inds``, or where ``gold_derived`` says so, read off the program
+    (`data.evidence`), which finds four fifths of them.
     """
 
     question: str
@@ -33,6 +38,7 @@ class Example:
     number: float
     facts: dict[str, str] = field(default_factory=dict, repr=False)
     gold: list[str] = field(default_factory=list)
+    gold_derived: bool = False
 
     @property
     def numeric_text(self) -> str:

@@ -1,19 +1,34 @@
 """Training and evaluation sources, loaded and kept apart: what a run trains on and what it is measured on."""
 
 import hashlib
-import os
+import logging
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .decontamination import Decontamination
 from .loading import EMBEDDED_SAMPLE, load_source
-from .schema import DataError, Example, Page, Source
+from .reading import is_local
+from .schema import DataError, Example, Page, Source, text_id
+
+_log = logging.getLogger(__name__)
+
+
+def half_of(page_id: str) -> str:
+    """``"choosing"`` or ``"reported"``: the half of an evaluation set that a page and its questions belong to.
+
+    Settings are chosen on one half and reported on the other. The first byte of the page id's SHA-256 decides, even for
+    choosing, so that a page keeps its half in every set, order and version.
+    """
+    return "reported" if hashlib.sha256(page_id.encode()).digest()[0] % 2 else "choosing"
 
 
 @dataclass
 class FinancialData:
     """The training side as examples, each evaluation source apart, and how many examples were dropped and why.
 
-    ``corpus`` are the pages of the sources given as ``corpus`` alone, which are searched beside an evaluation source's own.
+    ``corpus`` holds the pages of the sources given as ``corpus`` once, which are searched beside an evaluation source's own;
+    ``hashes`` the SHA-256 of each source; ``decontamination`` what the training side was checked against.
     """
 
     train: list[Example]
@@ -21,14 +36,11 @@ class FinancialData:
     corpus: list[Page]
     dropped: dict[str, int]
     hashes: dict[str, str]
+    decontamination: Decontamination
 
     @property
     def eval_examples(self) -> list[Example]:
         return [example for source in self.evaluation.values() for example in source.examples]
-
-    @property
-    def decontamination(self) -> Decontamination:
-        return Decontamination.of(self.eval_examples)
 
 
 def load_data(
@@ -45,13 +57,14 @@ def load_data(
         skip_invalid: Leave out records without question or page instead of failing.
 
     Raises:
-        DataError: see `load_source`; also when nothing remains to train or to evaluate on.
+        DataError: see `load_source`; also when nothing remains to train or to evaluate on, or no answer to train on is
+            a number.
     """
     training = [load_source(name, "train", skip_invalid) for name in data]
     if eval_data:
         evaluation = [load_source(name, hub_eval_split, skip_invalid) for name in eval_data]
     else:
-        splittable = [name for name in data if name == EMBEDDED_SAMPLE or not os.path.exists(name)]
+        splittable = [_without_split(name) for name in data if name == EMBEDDED_SAMPLE or not is_local(name)]
         evaluation = [load_source(name, hub_eval_split, skip_invalid) for name in splittable]
         if not evaluation:
             evaluation, training = _hold_out(training, holdout)
@@ -62,30 +75,59 @@ def load_data(
             f"{', '.join(eval_data or data)}: no question to evaluate on; name a labelled file with --eval_data"
         )
     decontamination = Decontamination.of(eval_examples)
-    dropped, train = {"question": 0, "page": 0, "text": 0, "duplicate": 0}, []
-    seen, verdicts = set(), {}
-    for source in training:
-        for example in source.examples:
-            key = (example.question, example.page.page_id)
-            if key in seen:
-                dropped["duplicate"] += 1
-                continue
-            seen.add(key)
-            # A page's shingles are the dear part: judged once a page, its facts being part of it.
-            if example.page.page_id not in verdicts:
-                verdicts[example.page.page_id] = decontamination.leaks(example.page.text)
-            reason = decontamination.reason(example) if not verdicts[example.page.page_id] else "text"
-            if reason:
-                dropped[reason] += 1
-            else:
-                train.append(example)
+    train, dropped = _separated(training, decontamination)
     if not train:
         raise DataError(f"{', '.join(data)}: nothing left to train on ({_counts(dropped)} dropped); give other --data")
-    pages = {page.page_id: page for source in extra for page in source.pages.values()}
+    if not any(math.isfinite(example.number) for example in train):
+        raise DataError(
+            f"{', '.join(data)}: none of {len(train)} answers is a number, nothing to train the numeric heads on; check the "
+            "fields answer, answers and exe_ans, or add a source that has numbers"
+        )
     return FinancialData(
-        train, {source.name: source for source in evaluation}, list(pages.values()), dropped,
-        {source.name: source.sha256 for source in [*training, *evaluation, *extra]},
+        train, {source.name: source for source in evaluation}, _all_pages(extra), dropped,
+        {source.name: source.sha256 for source in [*training, *evaluation, *extra]}, decontamination,
     )  # fmt: skip
+
+
+def _without_split(name: str) -> str:
+    return name.split(":")[0]
+
+
+def _separated(training: list[Source], decontamination: Decontamination) -> tuple[list[Example], dict[str, int]]:
+    """The examples of all sources once each that the evaluation side leaves, and how many were dropped by reason."""
+    dropped, train = {"question": 0, "page": 0, "text": 0, "duplicate": 0}, []
+    seen: set[tuple[str, str]] = set()
+    leaking: dict[str, bool] = {}  # by text: the dear part, judged once a page
+    for example in (example for source in training for example in source.examples):
+        page = example.page
+        key = (example.question, page.page_id)
+        if key in seen:
+            dropped["duplicate"] += 1
+            continue
+        seen.add(key)
+        if page.text not in leaking:
+            leaking[page.text] = decontamination.leaks(page.text)
+        reason = decontamination.reason(example, leaking[page.text])
+        if reason:
+            dropped[reason] += 1
+        else:
+            train.append(example)
+    return train, dropped
+
+
+def _all_pages(sources: Iterable[Source]) -> list[Page]:
+    """Every page of all sources, as the first source has it; an id that two sources give to unlike texts is two pages."""
+    pages: dict[str, Page] = {}
+    apart = 0
+    for page in (page for source in sources for page in source.pages.values()):
+        known = pages.setdefault(page.page_id, page)
+        if known.text != page.text and not Decontamination.of([], [known]).leaks(page.text):
+            own = Page(f"{page.page_id.split('#')[0]}#{text_id(page.text)[:8]}", page.text, page.company, page.year)
+            apart += own.page_id not in pages
+            pages.setdefault(own.page_id, own)
+    if apart:
+        _log.warning("%d pages have the id of another source's page with another text: each is kept as its own", apart)
+    return list(pages.values())
 
 
 def _counts(dropped: dict[str, int]) -> str:

@@ -22,7 +22,8 @@ def evaluate_facts(model, examples: list[Example], dims: list[int]) -> dict[int,
 
     Each dimension also has ``chance@3`` and ``chance@5``: what a random order of the same facts would score.
     """
-    examples = [example for example in examples if set(example.gold) & example.facts.keys()]
+    named = [example for example in examples if not example.gold_derived]  # read off a program, it is no annotation
+    examples = [example for example in named if set(example.gold) & example.facts.keys()]
     if not examples:
         return {}
     texts = list(dict.fromkeys(fact for example in examples for fact in example.facts.values()))

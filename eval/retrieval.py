@@ -60,7 +60,9 @@ class RetrievalTask:
     @classmethod
     def of(cls, name: str, examples: list[Example], corpus: Sequence[Page] = (), schema: str = "") -> "RetrievalTask":
         """Distinct questions (their pages united) over the pages of ``examples`` and ``corpus``."""
-        pages = {page.page_id: page.text for page in [*corpus, *(example.page for example in examples)]}
+        pages: dict[str, str] = {}
+        for page in [*(example.page for example in examples), *corpus]:
+            pages.setdefault(page.page_id, page.text)  # an id that another source gives to another text is the examples'
         questions: dict[str, set[str]] = {}
         for example in examples:
             questions.setdefault(example.question, set()).add(example.page.page_id)

@@ -119,7 +119,8 @@ def test_pairs_are_seeded_ask_about_their_page_and_keep_companies_together(filin
 def test_no_evaluation_text_is_made_into_questions_and_pages_set_aside_stay_aside(filings, finqa_files, tmp_path):
     records = json.loads(open(finqa_files["eval"]).read())
     filing = json.loads(open(filings).read().splitlines()[3])
-    shared = "inventories of the railway depot rose by $ 1200 million because demand for railway goods was higher than we had planned"
+    # A third of the page's runs of 13 words, each of which names the depot.
+    shared = "in process 50 share of revenue 12.5% 10% inventories of the railway depot rose by $ 1200 million because demand for railway goods was higher than we had planned"
     records[0]["pre_text"] = [shared]
     (tmp_path / "eval.json").write_text(json.dumps(records))
     arguments = SimpleNamespace(synthesize=[filings])
