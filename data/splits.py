@@ -147,12 +147,3 @@ def _hold_out(sources: list[Source], share: float) -> tuple[list[Source], list[S
         return Source(source.name, source.schema, examples, pages, source.sha256, source.skipped)
 
     return [part(source, True) for source in sources], [part(source, False) for source in sources]
-
-
-def half_of(page_id: str) -> str:
-    """``"choosing"`` or ``"reported"``: on which half of the development pages a page stands.
-
-    Settings are chosen on the one half, figures reported on the other. The first byte of the sha256 of ``page_id`` decides:
-    even is choosing, odd reported.
-    """
-    return "reported" if hashlib.sha256(page_id.encode()).digest()[0] % 2 else "choosing"

@@ -99,7 +99,7 @@ def retrieval_task(source: Source, extra: list[Page]) -> RetrievalTask:
 
 def task_name(source: str) -> str:
     """A source's last two parts without file suffixes: ``../data/finqa/dev.json`` is ``finqa/dev``."""
-    for suffix in (".gz", ".jsonl", ".json"):
+    for suffix in (".gz", ".jsonl", ".json", ".parquet"):
         source = source.removesuffix(suffix)
     return "/".join(source.strip("/").split("/")[-2:])
 
