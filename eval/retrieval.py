@@ -184,9 +184,9 @@ def evaluate_retrieval(model, task: RetrievalTask, dims: list[int]) -> dict[int,
 
 def score_matrix(task: RetrievalTask, scores: np.ndarray) -> RetrievalScores:
     """Figures of any (queries × documents) score matrix, rows and columns in the task's order."""
-    data: tuple[Any, ...] = (task.queries, task.corpus, task.relevant)
+    data: dict[str, Any] = {"queries": task.queries, "corpus": task.corpus, "relevant_docs": task.relevant}
     evaluator = InformationRetrievalEvaluator(
-        *data, mrr_at_k=[10], ndcg_at_k=[10], map_at_k=[100], accuracy_at_k=[1, 10], precision_recall_at_k=CUTOFFS,
+        **data, mrr_at_k=[10], ndcg_at_k=[10], map_at_k=[100], accuracy_at_k=[1, 10], precision_recall_at_k=CUTOFFS,
         write_csv=False,
     )  # fmt: skip
     ids = np.array(list(task.corpus))
