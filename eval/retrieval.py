@@ -62,7 +62,7 @@ class RetrievalTask:
         """Distinct questions (their pages united) over the pages of ``examples`` and ``corpus``."""
         pages: dict[str, str] = {}
         for page in [*(example.page for example in examples), *corpus]:
-            pages.setdefault(page.page_id, page.text)  # an id that another source gives to another text is the examples'
+            pages.setdefault(page.page_id, page.text)  # one id, two texts: the examples' own
         questions: dict[str, set[str]] = {}
         for example in examples:
             questions.setdefault(example.question, set()).add(example.page.page_id)

@@ -1,6 +1,7 @@
 """eval/tables.py, eval/readme.py and training/report.py: what a reader is shown, and that it is what was measured."""
 
 import copy
+import io
 import json
 
 import pytest
@@ -72,9 +73,8 @@ def test_tables_name_models_as_they_are_told_and_select_sections_as_data():
 
 def test_terminal_and_markdown_show_the_same_cells():
     tables = result_tables(results_of())
-    console = Console(width=200, record=True, quiet=True)
-    print_tables(tables, console)
-    shown = console.export_text()
+    print_tables(tables, console := Console(width=300, file=io.StringIO()))
+    shown = console.file.getvalue()
     for table in tables:
         for row in table.rows:
             assert any(all(cell in line for cell in row) for line in shown.splitlines()), row
@@ -133,7 +133,7 @@ def test_results_that_cannot_be_the_readmes_say_why(readme, tmp_path):
     refused("different questions or pages", retrieval=other)
     without = copy.deepcopy(results_of()["retrieval"])
     for part in without.values():
-        del part["systems"]["base at 1024 tokens"]
+        part["systems"].pop("base at 1024 tokens", None)
     refused("base at 1024 tokens.* --base", retrieval=without)
     with pytest.raises(EvaluationError, match="none.json: is no results file"):
         update_readme(readme, ["none.json"])
@@ -176,9 +176,8 @@ def test_learned_looks_at_every_figure_and_the_run_says_which_one_loses(report):
     (line,) = not_learned(good)
     assert line.startswith(f"{task}: right sign at 16 is ")
     good |= {"not_learned": not_learned(good), "learned": False}
-    console = Console(width=200, record=True, quiet=True)
-    print_report(good, console)
-    shown = console.export_text()
+    print_report(good, console := Console(width=200, file=io.StringIO()))
+    shown = console.file.getvalue()
     assert "NOT LEARNED EVERYWHERE" in shown and line in shown
     good["retrieval"][task]["model"][8] = good["retrieval"][task]["base_at_length"][8]
     assert any("nDCG@10 at 8" in line and "base at 64 tokens" in line for line in not_learned(good))
