@@ -19,7 +19,7 @@ from .retrieval import EvaluationError
 from .run import EvaluationPlan, run_evaluation, write_results
 from .significance import compare_results, load_results
 from .speed import main as speed
-from .tables import SECTIONS, print_tables, result_tables
+from .tables import SECTIONS, SHORT_FIGURES, print_tables, result_tables
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,7 +59,7 @@ def evaluate(argv: list[str]) -> None:
     fields = {name: value for name, value in vars(arguments).items() if name != "output"}
     fields["sections"] = tuple(fields["sections"])
     results, pictures = run_evaluation(EvaluationPlan(**fields))
-    print_tables(result_tables(results))
+    print_tables(result_tables(results, figures=SHORT_FIGURES))
     if output:
         with written_whole(output) as folder:
             write_results(results, pictures, folder)

@@ -15,6 +15,8 @@ SECTIONS = ("retrieval", "facts", "numbers", "quality", "concepts", "cost")
 RETRIEVAL_FIGURES = (
     "ndcg@10", "mrr@10", "map@100", "recall@1", "recall@5", "recall@10", "recall@100", "precision@5", "f1@5",
 )  # fmt: skip
+# What fits a terminal.
+SHORT_FIGURES = ("ndcg@10", "mrr@10", "recall@1", "recall@10")
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def _facts(facts: dict, names: Mapping[str, str]) -> Iterator[Table]:
 def _numbers(numbers: dict, names: Mapping[str, str]) -> Iterator[Table]:
     for name, by_task in numbers.items():
         for task, part in by_task.items():
-            yield numbers_table(f"Numbers of {names.get(name, name)}", task, part)
+            yield numbers_table(f"Numbers of {names.get(name, name)}:", task, part)
 
 
 def numbers_table(title: str, task: str, part: dict) -> Table:
@@ -145,7 +147,7 @@ def numbers_table(title: str, task: str, part: dict) -> Table:
         for dim, scores in part.get(system, {}).items():
             rows.append([system, str(dim), *(f"{scores[column]:.4f}" for column in columns)])
     return Table(
-        f"{title}: {answers_title(part['n'], part.get('seen', 0))} of {task} (Huber in z units)",
+        f"{title} {answers_title(part['n'], part.get('seen', 0))} of {task} (Huber in z units)",
         ["predictor", "dim", *(METRICS[column].title for column in columns)],
         rows,
         lost_note(part),

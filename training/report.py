@@ -87,7 +87,7 @@ def example_search(model: EncodeOnce, task: RetrievalTask, dim: int, top: int = 
 def report_tables(report: dict) -> list[Table]:
     """The report's figures: retrieval by task, numbers by task."""
     tables = [_retrieval_table(name, part) for name, part in report["retrieval"].items()]
-    return tables + [numbers_table("Numeric heads", task, numbers) for task, numbers in report["numbers"].items()]
+    return tables + [numbers_table("Numeric heads on", task, numbers) for task, numbers in report["numbers"].items()]
 
 
 def _retrieval_table(name: str, part: dict) -> Table:
