@@ -50,6 +50,24 @@ def result_tables(
     return tables
 
 
+def dimension_table(results: dict, name: str, how: str = "z-scores") -> Table:
+    """What a dimension of model ``name`` costs and finds: bytes a vector, nDCG@10 on every task, alone and fused with BM25.
+
+    ``how`` is the fusion; the last row is BM25 alone.
+    """
+    tasks = results["retrieval"]
+    columns = ["dimensions", "bytes (float32)", "bytes (int8)"]
+    for task in tasks:
+        columns += [task, f"{task}, with BM25"]
+    rows = []
+    for dim in next(iter(tasks.values()))["systems"][name]:
+        rows.append([dim, str(4 * int(dim)), dim])
+        for part in tasks.values():
+            rows[-1] += [f"{by[dim]['ndcg@10']:.3f}" for by in (part["systems"][name], part["fused"][name][how])]
+    alone = [cell for part in tasks.values() for cell in (f"{part['systems']['BM25']['0']['ndcg@10']:.3f}", "–")]
+    return Table("", columns, [*rows, ["BM25 alone", "–", "–", *alone]])
+
+
 def print_tables(tables: Sequence[Table], console: Console | None = None) -> None:
     console = console or Console(width=150)
     for table in tables:

@@ -13,7 +13,7 @@ from finmatryoshka.data.splits import load_data
 from finmatryoshka.eval import __main__ as cli
 from finmatryoshka.eval.readme import update_readme
 from finmatryoshka.eval.retrieval import EvaluationError
-from finmatryoshka.eval.tables import RETRIEVAL_FIGURES, markdown, print_tables, result_tables
+from finmatryoshka.eval.tables import RETRIEVAL_FIGURES, dimension_table, markdown, print_tables, result_tables
 from finmatryoshka.training.report import learning_report, not_learned, print_report, report_tables
 
 from conftest import DIMS
@@ -79,6 +79,21 @@ def test_terminal_and_markdown_show_the_same_cells():
         for row in table.rows:
             assert any(all(cell in line for cell in row) for line in shown.splitlines()), row
             assert "| " + " | ".join(row) + " |" in markdown(tables)
+
+
+def test_one_table_says_what_a_dimension_costs_and_finds():
+    table = dimension_table(results_of(), "runs/base-256")
+    assert table.columns[3:] == [
+        "finqa/dev_pages",
+        "finqa/dev_pages, with BM25",
+        "tatqa/test_gold",
+        "tatqa/test_gold, with BM25",
+    ]
+    assert table.rows == [
+        ["256", "1024", "256", "0.800", "0.860", "0.800", "0.860"],
+        ["64", "256", "64", "0.700", "0.840", "0.700", "0.840"],
+        ["BM25 alone", "–", "–", "0.760", "–", "0.760", "–"],
+    ]
 
 
 README = "# Name\n\n<!-- results: a.json b.json -->\nold\n<!-- /results -->\n\nMore.\n"
