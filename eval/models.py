@@ -11,13 +11,17 @@ from ..modeling_finmatryoshka import HEADS_FILE
 from .retrieval import EvaluationError
 
 
-def load_model(name: str) -> SentenceTransformer:
-    """A folder or Hub id as sentence-transformers loads it; ``minilm`` is the packaged encoder. One line when it fails."""
+def load_model(name: str, heads: bool = True) -> SentenceTransformer:
+    """A folder or Hub id as sentence-transformers loads it; ``minilm`` is the packaged encoder. One line when it fails.
+
+    ``heads``: with a FinMatryoshka folder's own code and numeric heads; without, the same vectors from the native encoder.
+    """
     path = packaged_minilm() if name == "minilm" else name
     if path.startswith((".", "/")) and not os.path.isdir(path):
         raise EvaluationError(f"{name}: no such folder")
     try:
-        return SentenceTransformer(path, trust_remote_code=os.path.isfile(os.path.join(path, HEADS_FILE)))
+        trusted = heads and os.path.isfile(os.path.join(path, HEADS_FILE))
+        return SentenceTransformer(path, trust_remote_code=trusted)
     except Exception as error:  # the clients' errors have no common base
         raise EvaluationError(
             f"{name}: cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0][:120]})"

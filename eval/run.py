@@ -99,7 +99,7 @@ def run_evaluation(plan: EvaluationPlan, data: FinancialData | None = None) -> t
     }
     shared = {name: EncodeOnce(model, plan.batch_size) for name, model in models.items()}
     others = {name: EncodeOnce(model, plan.batch_size) for name, model in beside.items()}
-    base = EncodeOnce(load_model(plan.base), plan.batch_size) if plan.base else None
+    base = EncodeOnce(load_model(plan.base, heads=False), plan.batch_size) if plan.base else None
     pictures: dict = {"similarities": {}, "concepts": {}, "numbers": {}}
     steps = tqdm([s for s in SECTIONS if s in plan.sections], desc="evaluating")
     for section in steps:

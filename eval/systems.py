@@ -73,7 +73,7 @@ def compare_systems(
         if base is not None:
             width = base.encode_query(["width"]).shape[1]
             at = [dim for dim in dict.fromkeys([*base_dims, width]) if dim <= width]
-            lengths = [model.model.max_seq_length for model in models.values()]
+            lengths = [model.model.max_seq_length for model in models.values() if model.model.max_seq_length]
             for length, encoder in base_at_lengths(base, lengths).items():
                 systems[base_name(length)] = evaluate_retrieval(encoder, task, at)
         systems |= {name: by_task[task.name] for name, by_task in projected.items()}
