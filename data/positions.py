@@ -14,10 +14,10 @@ KEPT_POSITIONS = 64
 def extend_encoder(encoder: PreTrainedModel, config: PreTrainedConfig, length: int) -> tuple[PreTrainedModel, dict]:
     """``encoder`` able to read ``length`` tokens, and what its config then says (empty where it reads as many already).
 
-    Absolute positions (BERT) are interpolated linearly between the trained ones, except the first `KEPT_POSITIONS`: texts that
-    short stay as they were. (Position 0 is [CLS]'s and like no other; a first word half way towards it is read as another
-    [CLS], and all texts of one word become one vector.) Rotary ones (NomicBert) get transformers' ``dynamic`` NTK scaling,
-    which leaves texts of the old length as they were.
+    Absolute positions (BERT) are interpolated linearly between the trained ones, except the first `KEPT_POSITIONS`:
+    texts that short stay as they were. (Position 0 is [CLS]'s and like no other; a first word half way towards it is read
+    as another [CLS], and all texts of one word become one vector.) Rotary ones (NomicBert) get transformers'
+    ``dynamic`` NTK scaling, which leaves texts of the old length as they were.
 
     Args:
         encoder: Changed in place where it can be; the returned one takes its place.
@@ -39,8 +39,8 @@ def extend_encoder(encoder: PreTrainedModel, config: PreTrainedConfig, length: i
         changes["rope_parameters"] = {"rope_type": "dynamic", "factor": length / original, "rope_theta": theta}
     else:
         raise BackboneError(
-            f"max_seq_length {length}: a {config.model_type} backbone reads {old} tokens and extending it is not supported; "
-            f"pass --max_seq_length {old} or less"
+            f"max_seq_length {length}: a {config.model_type} backbone reads {old} tokens and extending it is not "
+            f"supported; pass --max_seq_length {old} or less"
         )
     for name, value in changes.items():
         setattr(encoder.config, name, value)

@@ -27,8 +27,8 @@ def half_of(page_id: str) -> str:
 class FinancialData:
     """The training side as examples, each evaluation source apart, and how many examples were dropped and why.
 
-    ``corpus`` holds the pages of the sources given as ``corpus`` once, which are searched beside an evaluation source's own;
-    ``hashes`` the SHA-256 of each source; ``decontamination`` what the training side was checked against.
+    ``corpus`` holds the pages of the sources given as ``corpus`` once, which are searched beside an evaluation source's
+    own; ``hashes`` the SHA-256 of each source; ``decontamination`` what the training side was checked against.
     """
 
     train: list[Example]

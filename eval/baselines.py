@@ -28,7 +28,7 @@ def evaluate_projection(
 def projection_baselines(
     base: EncodeOnce, tasks: list[RetrievalTask], dims: list[int], train: list[Example], seed: int
 ) -> dict[str, dict[str, dict[int, RetrievalScores]]]:
-    """By system, task and dimension: ``random projection`` and ``PCA`` (uncentred, fitted on training pages) of ``base``."""
+    """By system, task and dimension: ``random projection`` and ``PCA`` (uncentred, of training pages) of ``base``."""
     pages = list(dict.fromkeys(example.page.text for example in train))
     vectors = base.encode_document(pages).numpy() if pages else None
     width = int(base.encode_query(["width"]).shape[1])

@@ -35,7 +35,7 @@ def concept_similarities(model, dims: list[int]) -> dict[int, np.ndarray]:
 
 
 def concept_scores(similarities: np.ndarray) -> dict[str, float]:
-    """Mean per class, AUC of same against unrelated (chance: 0.5), share of unrelated pairs under 0.3, the shown pairs."""
+    """Mean per class, AUC of same against unrelated (chance: 0.5), share of unrelated under 0.3, the shown pairs."""
     pairs = load_concepts()
     by_class = {name: similarities[[pair["class"] == name for pair in pairs]] for name in CLASSES}
     labels = np.repeat([1, 0], [len(by_class["same"]), len(by_class["unrelated"])])

@@ -23,7 +23,7 @@ def z_scores(scores: np.ndarray) -> np.ndarray:
 
 
 def z_score_fusion(a: np.ndarray, b: np.ndarray, weight: float) -> np.ndarray:
-    """(1 − ``weight``)·z(a) + ``weight``·z(b): the convex combination of Bruch, Gai and Ingber 2023, normalised per query.
+    """(1 − ``weight``)·z(a) + ``weight``·z(b), per query: the convex combination of Bruch, Gai and Ingber 2023.
 
     Args:
         a, b: (queries × documents) scores of two systems.

@@ -14,7 +14,7 @@ from .retrieval import EvaluationError
 def load_model(name: str, heads: bool = True) -> SentenceTransformer:
     """A folder or Hub id as sentence-transformers loads it; ``minilm`` is the packaged encoder. One line when it fails.
 
-    ``heads``: with a FinMatryoshka folder's own code and numeric heads; without, the same vectors from the native encoder.
+    ``heads``: with a FinMatryoshka folder's own code and heads; without, the same vectors from the native encoder.
     """
     path = packaged_minilm() if name == "minilm" else name
     if path.startswith((".", "/")) and not os.path.isdir(path):
@@ -34,7 +34,7 @@ def width_of(model: SentenceTransformer) -> int:
 
 
 def usable_dims(name: str, model: SentenceTransformer, dims: list[int], narrow: str = "fail") -> list[int]:
-    """Those of ``dims`` to measure ``model`` at; a model narrower than one of them fails or skips it, as ``narrow`` says."""
+    """Those of ``dims`` to measure ``model`` at; beyond its width they fail or are skipped, as ``narrow`` says."""
     width = width_of(model)
     for dim in dims:
         if dim < 1:

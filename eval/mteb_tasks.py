@@ -1,4 +1,4 @@
-"""Our retrieval tasks for mteb: ``mteb.evaluate(model, local_retrieval("finqa/dev.json"))``, from local files or the Hub."""
+"""Our retrieval tasks for mteb, local or from the Hub: ``mteb.evaluate(model, local_retrieval("finqa/dev.json"))``."""
 
 from collections.abc import Sequence
 

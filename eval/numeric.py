@@ -121,7 +121,7 @@ def constant_scores(
 
 
 def lost_to_constants(numbers: dict) -> list[tuple[int, str]]:
-    """(dimension, metric) of every figure of the heads in one task of `evaluate_numbers` that is not above its constant's."""
+    """(dimension, metric) of the heads' figures in one task of `evaluate_numbers` that do not beat their constant's."""
     return [
         (dim, name)
         for dim, scores in numbers["heads"].items()
@@ -160,11 +160,11 @@ def evaluate_numbers(
     model, train: list[Example], evaluation: dict[str, list[Example]], scaler: SignedLogScaler, base=None,
     seen: list[Example] | None = None,
 ) -> dict[str, dict]:  # fmt: skip
-    """By task of ``evaluation``: figures by system and dimension, of ``n`` answers, ``seen`` of which are of the training side.
+    """By task of ``evaluation``: figures by system and dimension of ``n`` answers, ``seen`` of them in training.
 
     ``heads`` of ``model``; ``constant``, for each metric the best constant of the training answers by that metric
-    (``constants`` has them); and, with a ``base`` SentenceTransformer, ``ridge`` regression on its frozen truncated embeddings
-    (alpha by cross-validation). A task without answers is left out.
+    (``constants`` has them); and, with a ``base`` SentenceTransformer, ``ridge`` regression on its frozen truncated
+    embeddings (alpha by cross-validation). A task without answers is left out.
 
     Args:
         train: What constants and ridge are fitted on.

@@ -12,8 +12,10 @@ from .tables import all_systems
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-_STYLES = [("black", "o", "-"), ("0.35", "s", "--"), ("0.55", "^", "-."), ("0.2", "D", ":"), ("0.65", "v", "-"), ("0.45", "P", "--"),
-           ("black", "x", ":"), ("0.5", "*", "-.")]  # fmt: skip
+_STYLES = [
+    ("black", "o", "-"), ("0.35", "s", "--"), ("0.55", "^", "-."), ("0.2", "D", ":"), ("0.65", "v", "-"),
+    ("0.45", "P", "--"), ("black", "x", ":"), ("0.5", "*", "-."),
+]  # fmt: skip
 _SETTINGS: Any = {
     "figure.constrained_layout.use": True,
     "svg.hashsalt": "finmatryoshka",

@@ -11,8 +11,8 @@ RESCORED = 100
 def evaluate_cost(model: EncodeOnce, task: RetrievalTask, dims: list[int]) -> list[dict]:
     """One row per dimension and storage: ``dim``, ``storage``, ``bytes`` per stored vector, ``ndcg@10``.
 
-    int8 takes its ranges from the stored vectors. "rescored" ranks by the quantised query first and the best 100 again by
-    the float query against the stored (quantised) vectors, so nothing more is stored.
+    int8 takes its ranges from the stored vectors. "rescored" ranks by the quantised query first and the best 100 again
+    by the float query against the stored (quantised) vectors, so nothing more is stored.
     """
     rows = []
     for dim in dims:

@@ -92,7 +92,8 @@ def load_runs(paths: list[Path]) -> list[dict]:
         version = run.get("schema_version")
         if version != SCHEMA_VERSION:
             raise EvaluationError(
-                f"{path}: schema_version {version}, the table needs {SCHEMA_VERSION}; run python -m finmatryoshka.eval again"
+                f"{path}: schema_version {version}, the table needs {SCHEMA_VERSION}; "
+                "run python -m finmatryoshka.eval again"
             )
         if len(run["models"]) != 1 or "retrieval" not in run:
             raise EvaluationError(f"{path}: the table needs a results file of exactly one model, with retrieval")
@@ -104,7 +105,7 @@ def load_runs(paths: list[Path]) -> list[dict]:
 
 
 def update_readme(readme: Path, files: list[str], check: bool = False, plain: str = PLAIN) -> bool:
-    """Put the table of ``files`` (paths from the README's folder) into ``readme``; returns whether it stood there already.
+    """Put the table of ``files`` (paths from the README's folder) into ``readme``; returns whether it stood there.
 
     Args:
         files: Results files; those that the README names where empty.

@@ -31,8 +31,8 @@ class EvaluationError(ValueError):
 class RetrievalTask:
     """Queries, documents and which documents answer which query.
 
-    Raises `EvaluationError` for an empty corpus or query set, a query without a relevant page, and relevance that names a
-    page the corpus does not hold.
+    Raises `EvaluationError` for an empty corpus or query set, a query without a relevant page, and relevance that names
+    a page the corpus does not hold.
     """
 
     name: str

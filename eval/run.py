@@ -30,8 +30,10 @@ QUALITY_TEXTS = 500
 
 @dataclass
 class EvaluationPlan:
-    """What to measure: models, sources, dimensions, sections; ``base`` and ``train_data`` give the baselines, ``beside`` names
-    further models for the retrieval tables alone."""
+    """What to measure: models, sources, dimensions, sections.
+
+    ``base`` and ``train_data`` give the baselines, ``beside`` names further models for the retrieval tables alone.
+    """
 
     models: list[str]
     data: list[str]

@@ -1,4 +1,4 @@
-"""All systems that rank the pages of a task, side by side: models, BM25, both fused, the untouched encoder, baselines."""
+"""All systems that rank the pages of a task, side by side: models, BM25, both fused, untouched encoder, baselines."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ def base_name(length: int) -> str:
 
 
 def base_at_lengths(base: EncodeOnce, lengths: list[int]) -> dict[int, EncodeOnce]:
-    """The untouched encoder at its own length and at each of ``lengths``: only there is a model's gain training's alone.
+    """The untouched encoder at its own length and at each of ``lengths``, where a model's gain is training's alone.
 
     A length that its positions cannot be extended to is left out, with a warning.
     """
@@ -50,8 +50,9 @@ def base_at_lengths(base: EncodeOnce, lengths: list[int]) -> dict[int, EncodeOnc
 
 
 def compare_systems(
-    tasks: list[RetrievalTask], models: dict[str, EncodeOnce], beside: dict[str, EncodeOnce], dims: dict[str, list[int]],
-    base: EncodeOnce | None, base_dims: list[int], fit: list[Example], trained_on: list[Example] | None, seed: int,
+    tasks: list[RetrievalTask], models: dict[str, EncodeOnce], beside: dict[str, EncodeOnce],
+    dims: dict[str, list[int]], base: EncodeOnce | None, base_dims: list[int], fit: list[Example],
+    trained_on: list[Example] | None, seed: int,
 ) -> tuple[dict, dict]:  # fmt: skip
     """The results' ``retrieval`` and ``fusion`` (docs/results.md).
 
@@ -98,9 +99,10 @@ def compare_systems(
 
 
 def fusion_weights(
-    tasks: list[RetrievalTask], lexical: dict[str, np.ndarray], models: dict[str, EncodeOnce], dims: dict[str, list[int]]
+    tasks: list[RetrievalTask], lexical: dict[str, np.ndarray], models: dict[str, EncodeOnce],
+    dims: dict[str, list[int]],
 ) -> dict:  # fmt: skip
-    """``weights`` of BM25 by model and dimension, chosen on the choosing half of the first FinQA task (``chosen_on``)."""
+    """``weights`` of BM25 by model and dimension, from the choosing half of the first FinQA task (``chosen_on``)."""
     chosen_on = next((task for task in tasks if task.schema.startswith("finqa") and task.half("choosing")), None)
     weights = {
         name: {

@@ -51,7 +51,7 @@ def result_tables(
 
 
 def dimension_table(results: dict, name: str, how: str = "z-scores") -> Table:
-    """What a dimension of model ``name`` costs and finds: bytes a vector, nDCG@10 on every task, alone and fused with BM25.
+    """What a dimension of model ``name`` costs and finds: bytes a vector, nDCG@10 alone and fused with BM25.
 
     ``how`` is the fusion; the last row is BM25 alone.
     """
@@ -97,7 +97,7 @@ def pages_title(pages: int, training_pages: int | None) -> str:
 
 
 def answers_title(n: int, seen: int) -> str:
-    """How many answers are evaluated: unseen where none of their questions and pages was trained on, else how many were."""
+    """How many answers are evaluated: unseen where no question or page of them was trained on, else how many were."""
     return f"{n} answers, {seen} of them of training questions or pages" if seen else f"{n} unseen answers"
 
 
@@ -136,7 +136,8 @@ def _retrieval(task: str, part: dict, names: Mapping[str, str], figures: Sequenc
     if "label_id_baseline" in part:
         loss = part["label_id_baseline"]
         notes.append(f"label-id baseline: squared error {loss['loss']:.4f}, a constant {loss['constant']:.4f}")
-    title = f"Page retrieval on {task}: {part['queries']} questions, {pages_title(part['pages'], part.get('training_pages'))}"
+    pages = pages_title(part["pages"], part.get("training_pages"))
+    title = f"Page retrieval on {task}: {part['queries']} questions, {pages}"
     return Table(title, columns, rows, "; ".join(notes))
 
 

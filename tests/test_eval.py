@@ -30,12 +30,15 @@ def test_bootstrap_tells_a_difference_from_noise():
     assert paired_bootstrap(a, noise - (noise - a).mean(), 2000)["p"] > 0.5
 
 
+def arguments_of(folders, files, backbones, out) -> list[str]:
+    data = ["--data", files["eval"], "--corpus_data", files["train"], "--train_data", files["train"]]
+    return [folders["bert"], *data, "--base", backbones["bert"], "--dims", *map(str, DIMS), "--output", str(out)]
+
+
 @pytest.fixture(scope="module")
 def evaluated(trained_folders, finqa_files, tiny_backbones, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("evaluated") / "results"
-    arguments = [trained_folders["bert"], "--data", finqa_files["eval"], "--corpus_data", finqa_files["train"], "--train_data", finqa_files["train"],
-                 "--base", tiny_backbones["bert"], "--dims", *map(str, DIMS), "--output", str(out)]  # fmt: skip
-    assert cli.main(arguments) == 0
+    assert cli.main(arguments_of(trained_folders, finqa_files, tiny_backbones, out)) == 0
     return out
 
 
@@ -85,18 +88,16 @@ def test_one_command_writes_results_tables_and_pictures(evaluated, trained_folde
 
 
 def test_same_evaluation_twice_gives_the_same_bytes(evaluated, trained_folders, finqa_files, tiny_backbones, tmp_path):
-    arguments = [trained_folders["bert"], "--data", finqa_files["eval"], "--corpus_data", finqa_files["train"], "--train_data", finqa_files["train"],
-                 "--base", tiny_backbones["bert"], "--dims", *map(str, DIMS), "--output", str(tmp_path / "again")]  # fmt: skip
-    assert cli.main(arguments) == 0
+    assert cli.main(arguments_of(trained_folders, finqa_files, tiny_backbones, tmp_path / "again")) == 0
     for path in evaluated.iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
 
 
 def test_compare_reads_two_results_files(evaluated, trained_folders, finqa_files, tmp_path, capsys):
     other = tmp_path / "other"
-    arguments = [trained_folders["nomic_bert"], "--data", finqa_files["eval"], "--corpus_data", finqa_files["train"], "--dims", "32", "8",
-                 "--sections", "retrieval", "--beside", trained_folders["bert"], "--output", str(other)]  # fmt: skip
-    assert cli.main(arguments) == 0
+    data = ["--data", finqa_files["eval"], "--corpus_data", finqa_files["train"], "--dims", "32", "8"]
+    beside = ["--sections", "retrieval", "--beside", trained_folders["bert"]]
+    assert cli.main([trained_folders["nomic_bert"], *data, *beside, "--output", str(other)]) == 0
     capsys.readouterr()
     assert cli.main(["compare", str(evaluated / "results.json"), str(other / "results.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -178,7 +179,8 @@ def test_figures_of_trained_on_answers_are_not_called_unseen(trained_folders, fi
     records = json.loads(Path(finqa_files["eval"]).read_text())
     (tmp_path / "train.json").write_text(json.dumps(json.loads(Path(finqa_files["train"]).read_text()) + records[:10]))
     plan = EvaluationPlan(
-        [trained_folders["bert"]], [finqa_files["eval"]], [8], train_data=[str(tmp_path / "train.json")], sections=("numbers",)
+        [trained_folders["bert"]], [finqa_files["eval"]], [8], train_data=[str(tmp_path / "train.json")],
+        sections=("numbers",),
     )  # fmt: skip
     results, _ = run_evaluation(plan)
     (numbers,) = results["numbers"][trained_folders["bert"]].values()

@@ -261,7 +261,8 @@ def test_a_base_that_cannot_read_as_much_is_left_out_with_a_warning(tiny_backbon
 
 def test_passages_in_financebenchs_schema_are_a_task(tmp_path):
     records = [
-        {"question": f"What did {name} say?", "evidence": [{"evidence_text": f"{name} said {i}."}], "answer": str(i), "company": name, "doc_name": f"{name}_10K"}
+        {"question": f"What did {name} say?", "evidence": [{"evidence_text": f"{name} said {i}."}], "answer": str(i),
+         "company": name, "doc_name": f"{name}_10K"}
         for i, name in enumerate(("ALDER", "BIRCH", "CEDAR"))
     ]  # fmt: skip
     (tmp_path / "sample.jsonl").write_text("\n".join(map(json.dumps, records)))

@@ -32,16 +32,26 @@ def results_of(shift: float = 0.0, name: str = "runs/base-256") -> dict:
         "base at 256 tokens": {"256": figures(0.37), "64": figures(0.31)},
         "base at 1024 tokens": {"256": figures(0.41), "64": figures(0.33)},
     }
-    fused = {name: {"reciprocal ranks": {"256": figures(0.81), "64": figures(0.79)}, "z-scores": {"256": figures(0.86), "64": figures(0.84)}}}  # fmt: skip
+    fused = {
+        name: {
+            "reciprocal ranks": {"256": figures(0.81), "64": figures(0.79)},
+            "z-scores": {"256": figures(0.86), "64": figures(0.84)},
+        }
+    }
+
+    def shifted(by_dim: dict, more: float) -> dict:
+        return {dim: by["ndcg@10"] + more for dim, by in by_dim.items()}
+
     halves = {
         half: {
             "queries": count,
-            "systems": {system: {dim: by["ndcg@10"] + more for dim, by in by_dim.items()} for system, by_dim in systems.items()},
-            "fused": {name: {how: {dim: by["ndcg@10"] + more for dim, by in by_dim.items()} for how, by_dim in fused[name].items()}},
+            "systems": {system: shifted(by_dim, more) for system, by_dim in systems.items()},
+            "fused": {name: {how: shifted(by_dim, more) for how, by_dim in fused[name].items()}},
         }
         for half, count, more in (("choosing", 430, 0.01), ("reported", 428, -0.01))
-    }  # fmt: skip
-    part = {"queries": 858, "pages": 306, "training_pages": 95, "sha256": "a", "systems": systems, "fused": fused, "halves": halves}  # fmt: skip
+    }
+    part = {"queries": 858, "pages": 306, "training_pages": 95, "sha256": "a"}
+    part |= {"systems": systems, "fused": fused, "halves": halves}
     return {
         "schema_version": 3,
         "models": {name: {"max_seq_length": 1024}},
@@ -184,7 +194,9 @@ def test_learned_looks_at_every_figure_and_the_run_says_which_one_loses(report):
     for part in good["retrieval"].values():
         part["model"] = {dim: 1.1 for dim in part["model"]}
     for part in good["numbers"].values():
-        part["heads"] = {dim: {"huber": 0.0, "median_relative_error": 0.0, "sign_accuracy": 1.1, "magnitude_accuracy": 1.1, "spearman": 1.0} for dim in DIMS}  # fmt: skip
+        perfect = {"huber": 0.0, "median_relative_error": 0.0}
+        perfect |= {"sign_accuracy": 1.1, "magnitude_accuracy": 1.1, "spearman": 1.0}
+        part["heads"] = {dim: dict(perfect) for dim in DIMS}
     assert not_learned(good) == []
     ((task, numbers),) = good["numbers"].items()
     numbers["heads"][16]["sign_accuracy"] = numbers["constant"]["sign_accuracy"] - 0.01  # Huber alone would not tell

@@ -1,6 +1,7 @@
-"""The figures about numbers as metrics of Hugging Face `evaluate`: ``load("eval/metrics/finance_numbers.py", "sign_accuracy")``.
+"""The figures about numbers as metrics of Hugging Face `evaluate`.
 
-The other names in this folder are links to this file: ``load("eval/metrics/sign_accuracy.py")`` needs no second argument.
+``evaluate.load("eval/metrics/finance_numbers.py", "sign_accuracy")``. The other names in this folder are links to this
+file: ``evaluate.load("eval/metrics/sign_accuracy.py")`` needs no second argument.
 """
 
 import datasets
