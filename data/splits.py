@@ -27,8 +27,8 @@ def half_of(page_id: str) -> str:
 class FinancialData:
     """The training side as examples, each evaluation source apart, and how many examples were dropped and why.
 
-    ``corpus`` holds every page once, evaluation pages as their sources have them; ``hashes`` the SHA-256 of each source;
-    ``decontamination`` what the training side was checked against.
+    ``corpus`` holds the pages of the sources given as ``corpus`` once, which are searched beside an evaluation source's
+    own; ``hashes`` the SHA-256 of each source; ``decontamination`` what the training side was checked against.
     """
 
     train: list[Example]
@@ -87,7 +87,7 @@ def load_data(
             "fields answer, answers and exe_ans, or add a source that has numbers"
         )
     return FinancialData(
-        train, {source.name: source for source in evaluation}, _all_pages([*evaluation, *training, *extra]), dropped,
+        train, {source.name: source for source in evaluation}, _all_pages(extra), dropped,
         {source.name: source.sha256 for source in [*training, *evaluation, *extra]}, decontamination,
     )  # fmt: skip
 

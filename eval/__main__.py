@@ -2,19 +2,24 @@
 
 python -m finmatryoshka.eval MODEL ... --data FILE ...     tables, results.json and pictures
 python -m finmatryoshka.eval compare A.json B.json         is the difference real?
+python -m finmatryoshka.eval readme A.json ...             writes or checks the README's table
 python -m finmatryoshka.eval speed MODEL                   ratios against plain sentence-transformers
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
+from ..data.encoders import BackboneError
 from ..data.files import written_whole
 from ..data.schema import DataError
+from .readme import main as readme
 from .retrieval import EvaluationError
-from .run import SECTIONS, EvaluationPlan, run_evaluation, write_results
+from .run import EvaluationPlan, run_evaluation, write_results
 from .significance import compare_results, load_results
-from .tables import print_tables
+from .speed import main as speed
+from .tables import SECTIONS, SHORT_FIGURES, print_tables, result_tables
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,9 +33,11 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="labelled sources: FinQA, TAT-QA or FinanceBench files, Hub ids, 'sample'",
     )
-    parser.add_argument("--corpus_data", nargs="+", default=[], help="sources whose pages are searched too")
     parser.add_argument(
-        "--train_data", nargs="+", default=[], help="what constants, ridge, PCA and the seed's recipe are fitted on"
+        "--corpus_data", nargs="+", default=[], help="sources whose pages are searched beside FinQA's own"
+    )
+    parser.add_argument(
+        "--train_data", nargs="+", default=[], help="what was trained on: counted, and what the baselines are fitted on"
     )
     parser.add_argument("--base", help="the untouched encoder, for the baselines")
     parser.add_argument("--beside", nargs="+", default=[], help="further models, in the retrieval tables alone")
@@ -52,7 +59,7 @@ def evaluate(argv: list[str]) -> None:
     fields = {name: value for name, value in vars(arguments).items() if name != "output"}
     fields["sections"] = tuple(fields["sections"])
     results, pictures = run_evaluation(EvaluationPlan(**fields))
-    print_tables(results)
+    print_tables(result_tables(results, figures=SHORT_FIGURES))
     if output:
         with written_whole(output) as folder:
             write_results(results, pictures, folder)
@@ -69,18 +76,17 @@ def compare(argv: list[str]) -> None:
         )
 
 
+COMMANDS = {"compare": compare, "readme": readme, "speed": speed}
+
+
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
+    command = COMMANDS.get(argv[0]) if argv else None
     try:
-        if argv[:1] == ["compare"]:
-            compare(argv[1:])
-        elif argv[:1] == ["speed"]:
-            from .speed import main as speed
-
-            speed(argv[1:])
-        else:
-            evaluate(argv)
-    except (EvaluationError, DataError, ValueError) as error:
+        command(argv[1:]) if command else evaluate(argv)
+    except (EvaluationError, DataError, BackboneError) as error:
+        if os.environ.get("FINMATRYOSHKA_TRACEBACK"):
+            raise
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

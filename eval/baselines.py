@@ -1,5 +1,7 @@
 """The trivial and the earlier answers that every figure stands beside."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from sklearn.decomposition import TruncatedSVD
@@ -8,29 +10,25 @@ from torch import nn
 
 from ..data.schema import Example
 from .numeric import labelled
-from .retrieval import EncodeOnce, RetrievalScores, RetrievalTask, evaluate_retrieval
+from .retrieval import EncodeOnce, RetrievalScores, RetrievalTask, cosine, score_matrix
+
+# (n, width) vectors and a dimension → (n, dim)
+Projection = Callable[[np.ndarray, int], np.ndarray]
 
 
-class _Projected(EncodeOnce):
-    """A model's vectors through a fitted projection, one per dimension: (n, width) → (n, dim).
-
-    ``model`` may itself be an `EncodeOnce`, so that several projections share one encoding.
-    """
-
-    def __init__(self, model, project):
-        super().__init__(model)
-        self.project = project
-
-    def _encode(self, encode, texts, truncate_dim=None, **kwargs):
-        return torch.from_numpy(
-            np.ascontiguousarray(self.project(super()._encode(encode, texts, **kwargs).numpy(), truncate_dim))
-        ).float()
+def evaluate_projection(
+    base: EncodeOnce, project: Projection, task: RetrievalTask, dims: list[int]
+) -> dict[int, RetrievalScores]:
+    """Scores by dimension of ``base``'s full vectors through a fitted projection."""
+    queries = base.encode_query(list(task.queries.values())).numpy()
+    pages = base.encode_document(list(task.corpus.values())).numpy()
+    return {dim: score_matrix(task, cosine(project(queries, dim), project(pages, dim)).numpy()) for dim in dims}
 
 
 def projection_baselines(
     base: EncodeOnce, tasks: list[RetrievalTask], dims: list[int], train: list[Example], seed: int
 ) -> dict[str, dict[str, dict[int, RetrievalScores]]]:
-    """By system, task and dimension: ``random projection`` and ``PCA`` (uncentred, fitted on training pages) of ``base``."""
+    """By system, task and dimension: ``random projection`` and ``PCA`` (uncentred, of training pages) of ``base``."""
     pages = list(dict.fromkeys(example.page.text for example in train))
     vectors = base.encode_document(pages).numpy() if pages else None
     width = int(base.encode_query(["width"]).shape[1])
@@ -39,17 +37,17 @@ def projection_baselines(
     def random(values, dim):
         return GaussianRandomProjection(dim, random_state=seed).fit(np.zeros((1, width))).transform(values)
 
-    systems = {"random projection": random}
+    systems: dict[str, Projection] = {"random projection": random}
     if vectors is not None and len(vectors) > max(dims):
         fitted = TruncatedSVD(min(max(dims), width - 1), random_state=seed).fit(vectors)
         systems["PCA"] = lambda values, dim: fitted.transform(values)[:, :dim]
     return {
-        name: {task.name: evaluate_retrieval(_Projected(base, project), task, dims) for task in tasks}
+        name: {task.name: evaluate_projection(base, project, task, dims) for task in tasks}
         for name, project in systems.items()
     }
 
 
-class SeedProject(nn.Module):
+class LabelIdHeads(nn.Module):
     """The earlier project's heads: for each dimension a linear projection of its own and a regression on top."""
 
     def __init__(self, width: int, dims: list[int]):
@@ -63,10 +61,10 @@ class SeedProject(nn.Module):
         }
 
 
-def seed_recipe(
+def label_id_baseline(
     base: EncodeOnce, tasks: list[RetrievalTask], dims: list[int], train: list[Example], seed: int, epochs: int = 30
 ) -> dict:
-    """Re-run the earlier project: frozen ``base``, independent projections, regression on shuffled label ids.
+    """The earlier project again: frozen ``base``, independent projections, regression on shuffled label ids.
 
     Returns ``loss`` (mean squared error on ids it did not see, of standardised label ids, mean over dimensions),
     ``constant`` (what the mean scores there) and ``retrieval`` by task and dimension.
@@ -74,16 +72,15 @@ def seed_recipe(
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     train = labelled(train)
-    vectors = base.encode_query([example.question for example in train]).float()
-    answers = {
-        answer: i for i, answer in enumerate(rng.permutation(sorted({str(example.number) for example in train})))
-    }
-    ids = np.array([answers[str(example.number)] for example in train], dtype=np.float64)
-    ids = torch.from_numpy((ids - ids.mean()) / (ids.std() or 1.0)).float()
+    vectors = base.encode_query([example.question for example in train])
+    names = rng.permutation(sorted({str(example.number) for example in train}))
+    id_of = {name: i for i, name in enumerate(names)}
+    numbered = np.array([id_of[str(example.number)] for example in train], dtype=np.float64)
+    ids = torch.from_numpy((numbered - numbered.mean()) / (numbered.std() or 1.0)).float()
     held = torch.from_numpy(rng.random(len(ids)) < 0.2)
     if held.all() or not held.any():
         held[0], held[1:] = True, False
-    model = SeedProject(vectors.shape[1], dims)
+    model = LabelIdHeads(vectors.shape[1], dims)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for _ in range(epochs):
         for batch in torch.randperm(int((~held).sum())).split(64):
@@ -99,5 +96,5 @@ def seed_recipe(
     def project(values, dim):
         return model.projections[str(dim)](torch.from_numpy(values)).numpy()
 
-    retrieval = {task.name: evaluate_retrieval(_Projected(base, project), task, dims) for task in tasks}
+    retrieval = {task.name: evaluate_projection(base, project, task, dims) for task in tasks}
     return {"loss": loss, "constant": constant, "retrieval": retrieval}

@@ -1,7 +1,7 @@
 """Financial concepts: do terms of one meaning lie closer than related and unrelated ones, at every dimension?
 
 ``concepts.csv`` holds the pairs (ours): two terms or questions, their class (same, related, unrelated) and a subset;
-``seed`` marks the four pairs that the earlier project looked at.
+``pair`` marks the four pairs that the earlier project looked at, whose similarities are shown one by one.
 """
 
 import csv
@@ -23,7 +23,7 @@ def load_concepts() -> list[dict[str, str]]:
 def concept_similarities(model, dims: list[int]) -> dict[int, np.ndarray]:
     """By dimension, the cosine of every pair of ``concepts.csv``, in its order."""
     pairs = load_concepts()
-    shared = model if isinstance(model, EncodeOnce) else EncodeOnce(model)
+    shared = EncodeOnce.of(model)
     similarities = {}
     for dim in dims:
         a, b = (
@@ -35,7 +35,7 @@ def concept_similarities(model, dims: list[int]) -> dict[int, np.ndarray]:
 
 
 def concept_scores(similarities: np.ndarray) -> dict[str, float]:
-    """Mean per class, AUC of same against unrelated (chance: 0.5), share of unrelated pairs under 0.3, the seed's pairs."""
+    """Mean per class, AUC of same against unrelated (chance: 0.5), share of unrelated under 0.3, the shown pairs."""
     pairs = load_concepts()
     by_class = {name: similarities[[pair["class"] == name for pair in pairs]] for name in CLASSES}
     labels = np.repeat([1, 0], [len(by_class["same"]), len(by_class["unrelated"])])
@@ -45,6 +45,6 @@ def concept_scores(similarities: np.ndarray) -> dict[str, float]:
     )
     figures["unrelated_under_0.3"] = float((by_class["unrelated"] < 0.3).mean())
     for pair, similarity in zip(pairs, similarities):
-        if pair["subset"] == "seed":
-            figures[f"seed: {pair['a']} / {pair['b']}"] = float(similarity)
+        if pair["subset"] == "pair":
+            figures[f"pair: {pair['a']} / {pair['b']}"] = float(similarity)
     return figures

@@ -1,4 +1,4 @@
-"""Which machine and versions a figure was measured with: goes into every results file. And the memory of this process."""
+"""Which machine and versions a figure was measured with, for every results file; and the memory of this process."""
 
 import ctypes
 import gc
@@ -38,7 +38,7 @@ def release_memory() -> None:
 
 
 def peak_memory(call: Callable) -> int | None:
-    """Bytes that ``call`` takes at its peak beyond what is held before it; None where the system does not tell (no GPU, no Linux)."""
+    """Bytes that ``call`` takes at its peak beyond what is held before; None where nobody tells (no GPU, no Linux)."""
     release_memory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

@@ -7,7 +7,7 @@ Recall@k is the share of a question's ``gold_inds`` among its k best facts, aver
 import numpy as np
 
 from ..data.schema import Example
-from .retrieval import EncodeOnce, _cosine
+from .retrieval import EncodeOnce, cosine
 
 CUTOFFS = (3, 5)
 
@@ -28,16 +28,16 @@ def evaluate_facts(model, examples: list[Example], dims: list[int]) -> dict[int,
         return {}
     texts = list(dict.fromkeys(fact for example in examples for fact in example.facts.values()))
     position = {text: i for i, text in enumerate(texts)}
-    shared = model if isinstance(model, EncodeOnce) else EncodeOnce(model)
+    shared = EncodeOnce.of(model)
     chance = {f"chance@{k}": float(np.mean([min(1, k / len(e.facts)) for e in examples])) for k in CUTOFFS}
     results = {}
     for dim in dims:
         facts = shared.encode_document(texts, truncate_dim=dim)
         questions = shared.encode_query([example.question for example in examples], truncate_dim=dim)
-        recalls = {k: [] for k in CUTOFFS}
+        recalls: dict[int, list[float]] = {k: [] for k in CUTOFFS}
         for example, question in zip(examples, questions):
             names = list(example.facts)
-            scores = _cosine(question[None], facts[[position[example.facts[name]] for name in names]])[0].numpy()
+            scores = cosine(question[None], facts[[position[example.facts[name]] for name in names]])[0].numpy()
             ranked = [names[i] for i in np.argsort(-scores, kind="stable")]
             for k in CUTOFFS:
                 recalls[k].append(recall_at(ranked, set(example.gold) & example.facts.keys(), k))

@@ -6,8 +6,8 @@ import numpy as np
 def embedding_quality(vectors: np.ndarray, pairs: tuple[np.ndarray, np.ndarray] | None = None) -> dict[str, float]:
     """Figures of (n, d) ``vectors`` (n ≥ 2, any length) and, with ``pairs`` (questions, their pages), alignment.
 
-    average_similarity, similarity_range, pairwise_distance: over distinct pairs of the unit vectors (cosine, max − min of
-        it, Euclidean).
+    average_similarity, similarity_range, pairwise_distance: over distinct pairs of the unit vectors (cosine, max − min
+        of it, Euclidean).
     dimension_utilisation: share of dimensions whose standard deviation is above a tenth of the mean one.
     norm_mean, norm_spread: of the vectors as given: a truncated prefix is shorter than 1.
     isotropy: participation ratio of the covariance spectrum over d, (Σλ)²/(d·Σλ²): 1 when all directions share alike.

@@ -1,14 +1,16 @@
-"""Our retrieval tasks for mteb: ``mteb.evaluate(model, local_retrieval("finqa/dev.json"))``, from local files or the Hub."""
+"""Our retrieval tasks for mteb, local or from the Hub: ``mteb.evaluate(model, local_retrieval("finqa/dev.json"))``."""
+
+from collections.abc import Sequence
 
 from datasets import Dataset
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from ..data.loading import load_source
-from .run import retrieval_task
+from .retrieval import retrieval_task
 
 
-def local_retrieval(source: str, corpus_data: list[str] = (), name: str | None = None) -> AbsTaskRetrieval:
+def local_retrieval(source: str, corpus_data: Sequence[str] = (), name: str | None = None) -> AbsTaskRetrieval:
     """An mteb retrieval task over one labelled source (FinQA, TAT-QA or FinanceBench schema) and further pages.
 
     Raises `DataError` and `EvaluationError` like the rest of the evaluation.

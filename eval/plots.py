@@ -1,18 +1,22 @@
 """The pictures of an evaluation, readable in black and white, as PNG and SVG, the same bytes for the same results."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 
 from .concepts import CLASSES, load_concepts
+from .tables import all_systems
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-_STYLES = [("black", "o", "-"), ("0.35", "s", "--"), ("0.55", "^", "-."), ("0.2", "D", ":"), ("0.65", "v", "-"), ("0.45", "P", "--"),
-           ("black", "x", ":"), ("0.5", "*", "-.")]  # fmt: skip
-_SETTINGS = {
+_STYLES = [
+    ("black", "o", "-"), ("0.35", "s", "--"), ("0.55", "^", "-."), ("0.2", "D", ":"), ("0.65", "v", "-"),
+    ("0.45", "P", "--"), ("black", "x", ":"), ("0.5", "*", "-."),
+]  # fmt: skip
+_SETTINGS: Any = {
     "figure.constrained_layout.use": True,
     "svg.hashsalt": "finmatryoshka",
     "font.size": 10,
@@ -54,7 +58,8 @@ def _short(name: str) -> str:
 
 def _quality_over_dimension(task: str, part: dict):
     figure, axes = plt.subplots(figsize=(9, 4.5))
-    dense = {name: by_dim for name, by_dim in part["systems"].items() if "0" not in by_dim}
+    systems = {name: by_dim for name, by_dim, _ in all_systems(part, {n: _short(n) for n in part["systems"]})}
+    dense = {name: by_dim for name, by_dim in systems.items() if "0" not in by_dim}
     for (name, by_dim), style in zip(dense.items(), _STYLES * 3):
         dims = sorted(map(int, by_dim))
         color, marker, line = style
@@ -64,9 +69,9 @@ def _quality_over_dimension(task: str, part: dict):
             color=color,
             marker=marker,
             linestyle=line,
-            label=_short(name),
+            label=name,
         )
-    for name, by_dim in part["systems"].items():
+    for name, by_dim in systems.items():
         if "0" in by_dim:
             axes.axhline(by_dim["0"]["ndcg@10"], color="black", linewidth=2.5, alpha=0.4, label=name)
     axes.set(xscale="log", xlabel="dimensions", ylabel="nDCG@10", title=f"Page retrieval on {task}", ylim=(0, 1))

@@ -11,8 +11,8 @@ RESCORED = 100
 def evaluate_cost(model: EncodeOnce, task: RetrievalTask, dims: list[int]) -> list[dict]:
     """One row per dimension and storage: ``dim``, ``storage``, ``bytes`` per stored vector, ``ndcg@10``.
 
-    int8 takes its ranges from the stored vectors. "rescored" ranks by the quantised query first and the best 100 again by
-    the float query against the stored (quantised) vectors, so nothing more is stored.
+    int8 takes its ranges from the stored vectors. "rescored" ranks by the quantised query first and the best 100 again
+    by the float query against the stored (quantised) vectors, so nothing more is stored.
     """
     rows = []
     for dim in dims:
@@ -22,10 +22,9 @@ def evaluate_cost(model: EncodeOnce, task: RetrievalTask, dims: list[int]) -> li
         )
         low, high = pages.min(axis=0), pages.max(axis=0)
         ranges = np.stack([low, np.where(high > low, high, low + 1e-6)])
-        int8 = quantize_embeddings(pages, "int8", ranges=ranges).astype(np.float32)
-        int8_queries = quantize_embeddings(np.clip(queries, ranges[0], ranges[1]), "int8", ranges=ranges).astype(
-            np.float32
-        )
+        int8 = np.asarray(quantize_embeddings(pages, "int8", ranges=ranges), dtype=np.float32)
+        clipped = np.clip(queries, ranges[0], ranges[1])
+        int8_queries = np.asarray(quantize_embeddings(clipped, "int8", ranges=ranges), dtype=np.float32)
         steps = (ranges[1] - ranges[0]) / 255
         restored = (int8 + 128) * steps + ranges[0]
         restored_queries = (int8_queries + 128) * steps + ranges[0]

@@ -1,23 +1,26 @@
 """Page retrieval by the protocol of MTEB's FinQARetrieval, at every dimension, for anything that ranks pages.
 
 A page is the corpus document (`data.finqa.page_text`), a distinct question the query, one page relevant; nDCG@10 is the
-main figure. The measuring itself is sentence-transformers' InformationRetrievalEvaluator, one per dimension inside a
-SequentialEvaluator; each text is encoded once and truncated for every dimension.
+main figure. The figures are those of sentence-transformers' InformationRetrievalEvaluator, from a matrix of scores.
 """
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import bm25s
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.evaluation import SequentialEvaluator
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
-from ..data.schema import Example, Page
+from ..data.positions import extend_encoder
+from ..data.schema import Example, Page, Source
+from ..data.splits import half_of
 
 MAIN_METRIC = "ndcg@10"
 CUTOFFS = [1, 5, 10, 100]
+HALVES = ("choosing", "reported")
 
 
 class EvaluationError(ValueError):
@@ -28,14 +31,15 @@ class EvaluationError(ValueError):
 class RetrievalTask:
     """Queries, documents and which documents answer which query.
 
-    Raises `EvaluationError` for an empty corpus or query set, a query without a relevant page, and relevance that names a
-    page the corpus does not hold.
+    Raises `EvaluationError` for an empty corpus or query set, a query without a relevant page, and relevance that names
+    a page the corpus does not hold.
     """
 
     name: str
     queries: dict[str, str]
     corpus: dict[str, str]
     relevant: dict[str, set[str]]
+    schema: str = ""
 
     def __post_init__(self):
         if not self.corpus:
@@ -54,9 +58,11 @@ class RetrievalTask:
                 )
 
     @classmethod
-    def of(cls, name: str, examples: list[Example], corpus: list[Page] = ()) -> "RetrievalTask":
+    def of(cls, name: str, examples: list[Example], corpus: Sequence[Page] = (), schema: str = "") -> "RetrievalTask":
         """Distinct questions (their pages united) over the pages of ``examples`` and ``corpus``."""
-        pages = {page.page_id: page.text for page in [*corpus, *(example.page for example in examples)]}
+        pages: dict[str, str] = {}
+        for page in [*(example.page for example in examples), *corpus]:
+            pages.setdefault(page.page_id, page.text)  # one id, two texts: the examples' own
         questions: dict[str, set[str]] = {}
         for example in examples:
             questions.setdefault(example.question, set()).add(example.page.page_id)
@@ -65,94 +71,93 @@ class RetrievalTask:
             {f"q{i}": question for i, question in enumerate(questions)},
             pages,
             {f"q{i}": relevant for i, relevant in enumerate(questions.values())},
+            schema,
         )
+
+    def half(self, name: str) -> list[str]:
+        """The queries on the ``"choosing"`` or ``"reported"`` half (`data.splits.half_of` their pages).
+
+        One with pages on both is for choosing: what is reported stays clean.
+        """
+        choosing = {q for q, pages in self.relevant.items() if any(half_of(page) == "choosing" for page in pages)}
+        return [query for query in self.queries if (query in choosing) == (name == "choosing")]
+
+    def known_pages(self, train: list[Example]) -> int:
+        """How many of the searched pages are pages of ``train``, by id or by text."""
+        ids, texts = {e.page.page_id for e in train}, {e.page.text for e in train}
+        return sum(page_id in ids or text in texts for page_id, text in self.corpus.items())
+
+
+def retrieval_task(source: Source, extra: list[Page]) -> RetrievalTask:
+    """The task of one source: its questions over its own pages and, for FinQA's, the ``extra`` pages as well.
+
+    Training's closing table, the evaluation and mteb all search the pages that this says.
+    """
+    corpus = list(source.pages.values()) + (extra if source.schema.startswith("finqa") else [])
+    return RetrievalTask.of(task_name(source.name), source.examples, corpus, source.schema)
 
 
 def task_name(source: str) -> str:
     """A source's last two parts without file suffixes: ``../data/finqa/dev.json`` is ``finqa/dev``."""
-    for suffix in (".gz", ".jsonl", ".json"):
+    for suffix in (".gz", ".jsonl", ".json", ".parquet"):
         source = source.removesuffix(suffix)
     return "/".join(source.strip("/").split("/")[-2:])
 
 
-class _RankingEvaluator(InformationRetrievalEvaluator):
-    """InformationRetrievalEvaluator that keeps nDCG@10 of every query, for paired comparisons."""
-
-    def compute_metrics(self, queries_result_list):
-        self.ndcg_by_query = {}
-        for query_id, hits in zip(self.queries_ids, queries_result_list):
-            hits = sorted(hits, key=lambda hit: (-hit["score"], hit["corpus_id"]))[:10]
-            gains = [hit["corpus_id"] in self.relevant_docs[query_id] for hit in hits]
-            ideal = self.compute_dcg_at_k([1] * len(self.relevant_docs[query_id]), 10)
-            self.ndcg_by_query[query_id] = float(self.compute_dcg_at_k(gains, 10) / ideal)
-        return super().compute_metrics(queries_result_list)
-
-
-def make_evaluator(task: RetrievalTask, dims: list[int], batch_size: int = 32, progress: bool = False):
-    """A SequentialEvaluator over ``dims``, whose main score is nDCG@10 at the largest; usable by the trainer.
-
-    Metric names are ``{task}_{dim}_cosine_ndcg@10`` and so on.
-    """
-    evaluators = [
-        _RankingEvaluator(
-            task.queries, task.corpus, task.relevant, mrr_at_k=[10], ndcg_at_k=[10], map_at_k=[100],
-            accuracy_at_k=[1, 10], precision_recall_at_k=CUTOFFS, truncate_dim=dim, name=f"{task.name}_{dim}",
-            score_functions={"cosine": _cosine}, batch_size=batch_size, show_progress_bar=progress, write_csv=False,
-        )
-        for dim in dims
-    ]  # fmt: skip
-    return _EncodeOnce(evaluators)
-
-
-def _cosine(a, b):
-    a, b = (torch.nn.functional.normalize(torch.as_tensor(x).float(), dim=-1) for x in (a, b))
-    return a @ b.T
-
-
-class _EncodeOnce(SequentialEvaluator):
-    """A SequentialEvaluator whose members share one encoding of every text."""
-
-    def __init__(self, evaluators):
-        super().__init__(evaluators, main_score_function=lambda scores: scores[0])
-
-    def __call__(self, model, output_path=None, epoch=-1, steps=-1, **kwargs):
-        return super().__call__(EncodeOnce(model), output_path=output_path, epoch=epoch, steps=steps, **kwargs)
-
-
 class EncodeOnce:
-    """Stands for ``model`` in an evaluator: encodes each list of texts once, truncates it for every dimension.
+    """``model`` that encodes each list of texts once, and truncates the vectors for every dimension.
 
-    ``transform`` maps the full vectors (n, width) to others (n, any) before truncation: PCA, random projection.
     Raises `EvaluationError` for vectors that are not finite and dimensions wider than the model.
     """
 
-    def __init__(self, model: SentenceTransformer, transform=None):
-        self.model = model
-        self.transform = transform
-        self._cache: dict[tuple, torch.Tensor] = {}
+    def __init__(self, model: Any, batch_size: int = 32):
+        self.model = model  # a SentenceTransformer, or what encodes like one
+        self.batch_size = batch_size
+        self._vectors: dict[tuple, torch.Tensor] = {}
+        self._at_length: dict[int, EncodeOnce] = {}
 
-    def _encode(self, encode, texts, truncate_dim=None, **kwargs):
-        key = (encode.__name__, len(texts), hash(tuple(texts)))
-        if key not in self._cache:
-            kwargs.pop("convert_to_tensor", None)
-            vectors = encode(list(texts), convert_to_tensor=True, **kwargs).float().cpu()
+    @classmethod
+    def of(cls, model: Any, batch_size: int = 32) -> "EncodeOnce":
+        """``model`` itself where it is one already."""
+        return model if isinstance(model, cls) else cls(model, batch_size)
+
+    def encode_query(self, texts: list[str], truncate_dim: int | None = None) -> torch.Tensor:
+        """(n, ``truncate_dim``) float32 vectors of questions on the CPU; the full width without ``truncate_dim``."""
+        return self._encode(self.model.encode_query, texts, truncate_dim)
+
+    def encode_document(self, texts: list[str], truncate_dim: int | None = None) -> torch.Tensor:
+        """(n, ``truncate_dim``) likewise, of pages."""
+        return self._encode(self.model.encode_document, texts, truncate_dim)
+
+    def _encode(self, encode, texts: list[str], truncate_dim: int | None) -> torch.Tensor:
+        key = (encode.__name__, *texts)
+        if key not in self._vectors:
+            vectors = encode(list(texts), convert_to_tensor=True, batch_size=self.batch_size, show_progress_bar=False)
+            vectors = vectors.float().cpu()
             if not torch.isfinite(vectors).all():
                 position = int((~torch.isfinite(vectors)).any(dim=1).nonzero()[0])
                 raise EvaluationError(f"the model gave a vector with NaN or infinity for {texts[position][:60]!r}")
-            self._cache[key] = self.transform(vectors) if self.transform else vectors
-        vectors = self._cache[key]
+            self._vectors[key] = vectors
+        vectors = self._vectors[key]
         if truncate_dim is not None and truncate_dim > vectors.shape[1]:
             raise EvaluationError(f"dimension {truncate_dim} asked for, but the model is {vectors.shape[1]} wide")
         return vectors[:, :truncate_dim]
 
-    def encode_query(self, texts, **kwargs):
-        return self._encode(self.model.encode_query, texts, **kwargs)
+    def at_length(self, length: int) -> "EncodeOnce":
+        """The same model reading ``length`` tokens of a text, its positions extended as training extends them.
 
-    def encode_document(self, texts, **kwargs):
-        return self._encode(self.model.encode_document, texts, **kwargs)
-
-    def __getattr__(self, name):
-        return getattr(self.model, name)
+        Raises `BackboneError` for an architecture whose positions cannot be.
+        """
+        if length == self.model.max_seq_length:
+            return self
+        if length not in self._at_length:
+            model = copy.deepcopy(self.model)
+            encoder = model[0].auto_model
+            if hasattr(encoder, "config"):  # static embeddings have no positions
+                model[0].model, _ = extend_encoder(encoder, encoder.config, length)
+            model.max_seq_length = length
+            self._at_length[length] = EncodeOnce(model, self.batch_size)
+        return self._at_length[length]
 
 
 @dataclass
@@ -166,37 +171,57 @@ class RetrievalScores:
     def ndcg(self) -> float:
         return self.metrics[MAIN_METRIC]
 
+    def ndcg_of(self, queries: list[str]) -> float:
+        """nDCG@10 over some of the queries alone; NaN over none."""
+        return float(np.mean([self.ndcg_by_query[query] for query in queries])) if queries else float("nan")
 
-def evaluate_retrieval(
-    model, task: RetrievalTask, dims: list[int], transform=None, batch_size: int = 32, progress: bool = False
-) -> dict[int, RetrievalScores]:
+
+def evaluate_retrieval(model, task: RetrievalTask, dims: list[int]) -> dict[int, RetrievalScores]:
     """Scores by dimension of a SentenceTransformer (or what encodes like one) on ``task``."""
-    evaluator = make_evaluator(task, dims, batch_size, progress)
-    shared = model if isinstance(model, EncodeOnce) else EncodeOnce(model, transform)
-    scores = {}
-    for dim, member in zip(dims, evaluator.evaluators):
-        scores[dim] = _scores(member, member.compute_all_metrics(shared)["cosine"])
-    return scores
+    shared = EncodeOnce.of(model)
+    return {dim: score_matrix(task, similarity_matrix(shared, task, dim)) for dim in dims}
 
 
-def _scores(evaluator: _RankingEvaluator, computed: dict) -> RetrievalScores:
+def score_matrix(task: RetrievalTask, scores: np.ndarray) -> RetrievalScores:
+    """Figures of any (queries × documents) score matrix, rows and columns in the task's order."""
+    data: dict[str, Any] = {"queries": task.queries, "corpus": task.corpus, "relevant_docs": task.relevant}
+    evaluator = InformationRetrievalEvaluator(
+        **data, mrr_at_k=[10], ndcg_at_k=[10], map_at_k=[100], accuracy_at_k=[1, 10], precision_recall_at_k=CUTOFFS,
+        write_csv=False,
+    )  # fmt: skip
+    ids = np.array(list(task.corpus))
+    best = np.argsort(-scores, axis=1, kind="stable")[:, : max(CUTOFFS)]
+    hits: list[Any] = [
+        [{"corpus_id": page, "score": float(score)} for page, score in zip(ids[order], row[order])]
+        for row, order in zip(scores, best)
+    ]
+    computed = evaluator.compute_metrics(hits)
     metrics = {
         name.replace("@k", f"@{k}"): float(value) for name, by_k in computed.items() for k, value in by_k.items()
     }
     for k in CUTOFFS:
         precision, recall = metrics[f"precision@{k}"], metrics[f"recall@{k}"]
         metrics[f"f1@{k}"] = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    return RetrievalScores(metrics, dict(evaluator.ndcg_by_query))
+    by_query = {}
+    for query, ranked in zip(task.queries, hits):
+        first = sorted(ranked, key=lambda hit: (-hit["score"], hit["corpus_id"]))[:10]
+        gains = [hit["corpus_id"] in task.relevant[query] for hit in first]
+        ideal = evaluator.compute_dcg_at_k([1] * len(task.relevant[query]), 10)
+        by_query[query] = float(evaluator.compute_dcg_at_k(gains, 10) / ideal)
+    return RetrievalScores(metrics, by_query)
 
 
-def score_matrix(task: RetrievalTask, scores: np.ndarray) -> RetrievalScores:
-    """Figures of any (queries × documents) score matrix, rows and columns in the task's order."""
-    evaluator = make_evaluator(task, [0]).evaluators[0]
-    ids = list(task.corpus)
-    hits = [
-        [{"corpus_id": ids[i], "score": float(row[i])} for i in np.argsort(-row, kind="stable")[:100]] for row in scores
-    ]
-    return _scores(evaluator, evaluator.compute_metrics(hits))
+def cosine(a, b) -> torch.Tensor:
+    """(n, d), (m, d) → (n, m) cosines in float32."""
+    a, b = (torch.nn.functional.normalize(torch.as_tensor(x).float(), dim=-1) for x in (a, b))
+    return a @ b.T
+
+
+def similarity_matrix(model: EncodeOnce, task: RetrievalTask, dim: int) -> np.ndarray:
+    """(queries × documents) cosines at ``dim``."""
+    queries = model.encode_query(list(task.queries.values()), truncate_dim=dim)
+    documents = model.encode_document(list(task.corpus.values()), truncate_dim=dim)
+    return cosine(queries, documents).numpy()
 
 
 def bm25_scores(task: RetrievalTask) -> np.ndarray:
@@ -207,15 +232,3 @@ def bm25_scores(task: RetrievalTask) -> np.ndarray:
     )
     queries = bm25s.tokenize(list(task.queries.values()), stopwords="en", return_ids=False, show_progress=False)
     return np.stack([retriever.get_scores(tokens) if tokens else np.zeros(len(task.corpus)) for tokens in queries])
-
-
-def similarity_matrix(model: EncodeOnce, task: RetrievalTask, dim: int) -> np.ndarray:
-    """(queries × documents) cosines at ``dim``."""
-    queries = model.encode_query(list(task.queries.values()), truncate_dim=dim)
-    documents = model.encode_document(list(task.corpus.values()), truncate_dim=dim)
-    return _cosine(queries, documents).numpy()
-
-
-def reciprocal_rank_fusion(*matrices: np.ndarray, k: int = 60) -> np.ndarray:
-    """Σ 1/(k + rank) over the systems (Cormack, Clarke and Buettcher 2009, k = 60)."""
-    return sum(1 / (k + 1 + np.argsort(np.argsort(-m, axis=1, kind="stable"), axis=1, kind="stable")) for m in matrices)

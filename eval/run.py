@@ -1,53 +1,39 @@
 """One evaluation from models and data to a results dictionary: what the command line and `make reproduce` call."""
 
-import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
 from ..data.decontamination import Decontamination
-from ..data.encoders import packaged_minilm
 from ..data.loading import load_source
 from ..data.numbers import SignedLogScaler
 from ..data.schema import Example, Page, Source
 from ..data.splits import FinancialData
-from ..modeling_finmatryoshka import HEADS_FILE
-from .baselines import projection_baselines, seed_recipe
 from .concepts import concept_scores, concept_similarities
 from .environment import describe_machine
 from .facts import evaluate_facts
 from .geometry import embedding_quality
+from .models import describe_model, load_model, usable_dims
 from .numeric import evaluate_numbers, labelled, predict_z
 from .plots import write_pictures
 from .quantization import evaluate_cost
-from .retrieval import (
-    EncodeOnce,
-    EvaluationError,
-    RetrievalScores,
-    RetrievalTask,
-    bm25_scores,
-    evaluate_retrieval,
-    reciprocal_rank_fusion,
-    score_matrix,
-    similarity_matrix,
-    task_name,
-)
-from .tables import markdown
+from .retrieval import EncodeOnce, EvaluationError, RetrievalTask, retrieval_task, similarity_matrix, task_name
+from .systems import compare_systems
+from .tables import SECTIONS, markdown, result_tables
 
-SCHEMA_VERSION = 2
-SECTIONS = ("retrieval", "facts", "numbers", "quality", "concepts", "cost")
+SCHEMA_VERSION = 3
 QUALITY_TEXTS = 500
 
 
 @dataclass
 class EvaluationPlan:
-    """What to measure: models, sources, dimensions, sections; ``base`` and ``train_data`` give the baselines, ``beside`` names
-    further models for the retrieval tables alone."""
+    """What to measure: models, sources, dimensions, sections.
+
+    ``base`` and ``train_data`` give the baselines, ``beside`` names further models for the retrieval tables alone.
+    """
 
     models: list[str]
     data: list[str]
@@ -63,29 +49,49 @@ class EvaluationPlan:
     skip_invalid: bool = False
 
 
+@dataclass
+class _Read:
+    """What a plan's sources gave: ``trained_on`` as given, ``fit`` what of it shares nothing with the evaluation."""
+
+    sources: list[Source]
+    extra: list[Page]
+    trained_on: list[Example]
+    fit: list[Example]
+
+    @property
+    def examples(self) -> list[Example]:
+        return [example for source in self.sources for example in source.examples]
+
+
+def _read(plan: EvaluationPlan, data: FinancialData | None) -> _Read:
+    if data is not None:
+        return _Read(list(data.evaluation.values()), data.corpus, data.train, data.train)
+    sources = [load_source(name, "validation", plan.skip_invalid) for name in plan.data]
+    train = [e for name in plan.train_data for e in load_source(name, "train", plan.skip_invalid).examples]
+    extra = [page for name in plan.corpus_data for page in load_source(name, "train", plan.skip_invalid).pages.values()]
+    # What baselines are fitted on is separated as training data is: a ridge that saw the answers would prove nothing.
+    decontamination = Decontamination.of([example for source in sources for example in source.examples])
+    return _Read(sources, extra, train, [example for example in train if decontamination.reason(example) is None])
+
+
 def run_evaluation(plan: EvaluationPlan, data: FinancialData | None = None) -> tuple[dict, dict]:
     """Results (schema: docs/results.md) and the arrays that only pictures need.
 
     ``data`` are the two sides of a training run, as it kept them apart: measured instead of what ``plan`` would load.
 
-    Raises `EvaluationError` and `DataError` in one line.
+    Raises `EvaluationError`, `DataError` and `BackboneError` in one line.
     """
-    if data is not None:
-        sources, train = list(data.evaluation.values()), data.train
-    else:
-        sources = [load_source(name, "validation", plan.skip_invalid) for name in plan.data]
-        train = [e for name in plan.train_data for e in load_source(name, "train", plan.skip_invalid).examples]
-    extra = [page for name in plan.corpus_data for page in load_source(name, "train", plan.skip_invalid).pages.values()]
-    tasks = [retrieval_task(source, extra) for source in sources if source.examples]
+    read = _read(plan, data)
+    tasks = [retrieval_task(source, read.extra) for source in read.sources if source.examples]
     if not tasks:
         raise EvaluationError(f"{', '.join(plan.data)}: no question to evaluate on")
     models = {name: load_model(name) for name in dict.fromkeys(plan.models)}
     beside = {name: load_model(name) for name in dict.fromkeys(plan.beside)}
-    dims = {name: usable_dims(name, model, plan) for name, model in (models | beside).items()}
+    dims = {name: usable_dims(name, model, plan.dims, plan.narrow) for name, model in (models | beside).items()}
     results = {
         "schema_version": SCHEMA_VERSION,
         "models": {name: describe_model(name, model, dims[name]) for name, model in models.items()},
-        "data": {source.name: source.sha256 for source in sources},
+        "data": {source.name: source.sha256 for source in read.sources},
         "corpus_data": plan.corpus_data,
         "train_data": plan.train_data,
         "base": plan.base,
@@ -93,24 +99,21 @@ def run_evaluation(plan: EvaluationPlan, data: FinancialData | None = None) -> t
         "seed": plan.seed,
         **describe_machine(),
     }
-    shared = {name: EncodeOnce(model) for name, model in models.items()}
-    others = {name: EncodeOnce(model) for name, model in beside.items()}
+    shared = {name: EncodeOnce(model, plan.batch_size) for name, model in models.items()}
+    others = {name: EncodeOnce(model, plan.batch_size) for name, model in beside.items()}
+    base = EncodeOnce(load_model(plan.base, heads=False), plan.batch_size) if plan.base else None
     pictures: dict = {"similarities": {}, "concepts": {}, "numbers": {}}
-    base = EncodeOnce(load_model(plan.base)) if plan.base else None
-    examples = [example for source in sources for example in source.examples]
-    # What baselines are fitted on is separated as training data is: a ridge that saw the answers would prove nothing.
-    decontamination = Decontamination.of(examples)
-    train = [example for example in train if decontamination.reason(example) is None]
-    base_train = train if base is not None else []
     steps = tqdm([s for s in SECTIONS if s in plan.sections], desc="evaluating")
     for section in steps:
         steps.set_postfix_str(section)
         if section == "retrieval":
-            results["retrieval"] = _retrieval(tasks, shared, others, dims, base, base_train, plan)
+            results["retrieval"], results["fusion"] = compare_systems(
+                tasks, shared, others, dims, base, plan.dims, read.fit, read.trained_on or None, plan.seed
+            )
         elif section == "facts":
-            results["facts"] = {n: evaluate_facts(m, examples, dims[n]) for n, m in shared.items()}
-        elif section == "numbers" and train:
-            results["numbers"] = _numbers(models, train, sources, base, pictures)
+            results["facts"] = {n: evaluate_facts(m, read.examples, dims[n]) for n, m in shared.items()}
+        elif section == "numbers" and labelled(read.fit):
+            results["numbers"], pictures["numbers"] = _numbers(shared, read, base)
         elif section == "quality":
             results["quality"] = {n: _quality(m, tasks[0], dims[n]) for n, m in shared.items()}
         elif section == "concepts":
@@ -125,111 +128,24 @@ def run_evaluation(plan: EvaluationPlan, data: FinancialData | None = None) -> t
     return results, pictures
 
 
-def retrieval_task(source: Source, extra: list[Page]) -> RetrievalTask:
-    """The task of one source: its questions over its own pages and, for FinQA, the ``corpus_data`` pages as well."""
-    name = task_name(source.name)
-    corpus = list(source.pages.values()) + (extra if source.schema.startswith("finqa") else [])
-    return RetrievalTask.of(name, source.examples, corpus)
-
-
-def load_model(name: str) -> SentenceTransformer:
-    """A folder or Hub id as sentence-transformers loads it; ``minilm`` is the packaged encoder. One line when it fails."""
-    path = packaged_minilm() if name == "minilm" else name
-    if path.startswith((".", "/")) and not os.path.isdir(path):
-        raise EvaluationError(f"{name}: no such folder")
-    try:
-        return SentenceTransformer(path, trust_remote_code=os.path.isfile(os.path.join(path, HEADS_FILE)))
-    except Exception as error:  # the clients' errors have no common base
-        raise EvaluationError(
-            f"{name}: cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0][:120]})"
-        ) from None
-
-
-def usable_dims(name: str, model, plan: EvaluationPlan) -> list[int]:
-    """The dimensions to measure ``model`` at; a narrower model fails or skips, as the plan says."""
-    width = model.get_embedding_dimension()
-    for dim in plan.dims:
-        if dim < 1:
-            raise EvaluationError(f"dimension {dim}: must be positive")
-    wide = [dim for dim in plan.dims if dim > width]
-    if wide and plan.narrow == "fail":
-        raise EvaluationError(
-            f"{name} is {width} wide, dimension {wide[0]} asked for; pass --dims up to {width} or --narrow skip"
-        )
-    usable = [dim for dim in plan.dims if dim <= width]
-    if not usable:
-        raise EvaluationError(f"{name} is {width} wide: none of the dimensions {plan.dims} is left")
-    return usable
-
-
-def describe_model(name: str, model, dims: list[int]) -> dict:
-    """Where a model came from, so that the same one can be had again: a revision or the weights' hash."""
-    path = Path(packaged_minilm() if name == "minilm" else name)
-    weights = path / "model.safetensors"
-    return {
-        "width": model.get_embedding_dimension(),
-        "max_seq_length": model.max_seq_length,
-        "dims": dims,
-        "prompts": model.prompts,
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None,
-        "revision": model.model_card_data.base_model_revision if not path.is_dir() else None,
-    }
-
-
-def _retrieval(tasks, shared, others, dims, base, train, plan) -> dict:
-    projected = projection_baselines(base, tasks, plan.dims, train, plan.seed) if base is not None else {}
-    seed = seed_recipe(base, tasks, plan.dims, train, plan.seed) if base is not None and train else None
-    results = {}
-    for task in tasks:
-        systems: dict[str, dict[int, RetrievalScores]] = {}
-        for name, model in (shared | others).items():
-            systems[name] = evaluate_retrieval(model, task, dims[name], batch_size=plan.batch_size)
-        lexical = bm25_scores(task)
-        systems["BM25"] = {0: score_matrix(task, lexical)}
-        for name, model in shared.items():
-            systems[f"{name} + BM25"] = {
-                dim: score_matrix(task, reciprocal_rank_fusion(lexical, similarity_matrix(model, task, dim)))
-                for dim in dims[name]
-            }
-        if base is not None:
-            width = base.get_embedding_dimension()
-            base_dims = [dim for dim in dict.fromkeys([*plan.dims, width]) if dim <= width]
-            systems["truncated base"] = evaluate_retrieval(base, task, base_dims, batch_size=plan.batch_size)
-        systems |= {name: by_task[task.name] for name, by_task in projected.items()}
-        if seed:
-            systems["seed recipe"] = seed["retrieval"][task.name]
-        results[task.name] = {
-            "queries": len(task.queries),
-            "pages": len(task.corpus),
-            "sha256": hashlib.sha256(json.dumps([task.queries, sorted(task.corpus)]).encode()).hexdigest(),
-            "systems": {name: {str(dim): s.metrics for dim, s in by_dim.items()} for name, by_dim in systems.items()},
-            "ndcg_by_query": {
-                name: {str(dim): s.ndcg_by_query for dim, s in by_dim.items()}
-                for name, by_dim in systems.items()
-                if name in shared
-            },
-        }
-        if seed:
-            results[task.name]["seed_recipe_loss"] = {"loss": seed["loss"], "constant": seed["constant"]}
-    return results
-
-
-def _numbers(models, train: list[Example], sources: list[Source], base, pictures) -> dict:
-    by_task = {task_name(source.name): source.examples for source in sources}
-    results = {}
-    for name, model in models.items():
-        heads = model[0].auto_model
-        if not hasattr(heads, "numeric_heads"):
+def _numbers(models: dict[str, EncodeOnce], read: _Read, base: EncodeOnce | None) -> tuple[dict, dict]:
+    """The ``numbers`` of every model with heads, and what their picture shows."""
+    by_task = {task_name(source.name): source.examples for source in read.sources}
+    known = labelled(read.examples)
+    results, pictures = {}, {}
+    for name, shared in models.items():
+        heads = shared.model[0].auto_model
+        if not hasattr(heads, "numeric_heads") or not known:
             continue
         scaler = SignedLogScaler(heads.config.numeric_mean, heads.config.numeric_std)
-        results[name] = evaluate_numbers(model, train, by_task, scaler, base)
-        known = labelled([example for examples in by_task.values() for example in examples])
-        z = predict_z(model, [example.numeric_text for example in known])
-        pictures["numbers"][name] = {
+        frozen = base.model if base is not None else None
+        results[name] = evaluate_numbers(shared.model, read.fit, by_task, scaler, frozen, read.trained_on)
+        z = predict_z(shared.model, [example.numeric_text for example in known])
+        pictures[name] = {
             "true": np.array([example.number for example in known]),
             "predicted": {dim: scaler.inverse(values) for dim, values in z.items()},
         }
-    return results
+    return results, pictures
 
 
 def _quality(model: EncodeOnce, task: RetrievalTask, dims: list[int]) -> dict:
@@ -258,5 +174,5 @@ def _first_similarities(model: EncodeOnce, task: RetrievalTask, dim: int, count:
 def write_results(results: dict, pictures: dict, folder: Path) -> None:
     """``results.json``, ``tables.md`` and the pictures into ``folder``."""
     write_pictures(results, pictures, folder)
-    (folder / "tables.md").write_text(markdown(results), encoding="utf-8")
+    (folder / "tables.md").write_text(markdown(result_tables(results)), encoding="utf-8")
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ from .retrieval import EvaluationError
 
 
 def paired_bootstrap(a: np.ndarray, b: np.ndarray, resamples: int = 10_000, seed: int = 13) -> dict[str, float]:
-    """``difference`` of means b − a, its 95% interval ``low``..``high`` and two-sided ``p``, resampling paired queries."""
+    """``difference`` of means b − a, its 95% interval ``low``..``high``, two-sided ``p``, by paired resampling."""
     differences = np.asarray(b, dtype=np.float64) - np.asarray(a, dtype=np.float64)
     rng = np.random.default_rng(seed)
     means = np.array(

@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index
 from sentence_transformers import SentenceTransformerModelCardData
 
-from ..eval.tables import result_tables
+from ..eval.tables import answers_title, markdown, result_tables
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 DATASETS = {"finqa": ("dreamerdeo/finqa", "FinQA", "MIT"), "tatqa": ("next-tat/TAT-QA", "TAT-QA", "CC BY 4.0")}
@@ -36,8 +36,7 @@ def write_card(folder: Path, results: dict, model_id: str, results_file: str = "
     config = json.loads((folder / "config.json").read_text())
     training = json.loads((folder / "training.json").read_text())
     (name,) = results["models"]
-    tables = [(title.replace(name, "this model"), columns, [[cell.replace(name, "this model") for cell in row] for row in rows])
-              for title, columns, rows in result_tables(results)]  # fmt: skip
+    shown = {name: "this model"}
     used = [key for key in DATASETS if any(key in source for source in training["sources_sha256"])]
     data = SentenceTransformerModelCardData(
         language="en", license="apache-2.0", model_name=model_id.split("/")[-1], model_id=model_id, generate_widget_examples=False,
@@ -63,11 +62,9 @@ def write_card(folder: Path, results: dict, model_id: str, results_file: str = "
         base_model=metadata["base_model"],
         backbone_type=config["model_type"],
         max_seq_length=config["max_seq_length"],
-        retrieval_tables="\n\n".join(_markdown(t, 4) for t in tables if t[0].startswith("Page retrieval")),
-        cost_table="\n\n".join(_markdown(t) for t in tables if t[0].startswith("Vector cost")),
-        number_tables="\n\n".join(
-            _markdown(t) for t in tables if not t[0].startswith(("Page retrieval", "Vector cost"))
-        ),
+        retrieval_tables=markdown(result_tables(results, ("retrieval",), shown, figures=("ndcg@10", "mrr@10"))).strip(),
+        cost_table=markdown(result_tables(results, ("cost",), shown)).strip(),
+        number_tables=markdown(result_tables(results, ("facts", "numbers", "quality", "concepts"), shown)).strip(),
         numeric_limit=numeric_limit(results, name),
         prompts_note=", which this model has none of" if not any(config["prompts"].values()) else "",
         training=training_section(training, used),
@@ -138,7 +135,7 @@ def numeric_limit(results: dict, name: str) -> str:
 def _roughness(task: str, numbers: dict) -> str:
     dim, head = next(iter(numbers["heads"].items()))
     return (
-        f"At {dim} dimensions half of {numbers['n']} unseen answers of {task} are off by more than {head['median_relative_error']:.0%}, "
+        f"At {dim} dimensions half of {answers_title(numbers['n'], numbers['seen'])} of {task} are off by more than {head['median_relative_error']:.0%}, "
         f"{head['magnitude_accuracy']:.0%} are within a factor of ten and {head['sign_accuracy']:.0%} have the right sign; Huber "
         f"{head['huber']:.4f} in z units, where the best constant scores {numbers['constant']['huber']:.4f}."
     )
@@ -179,9 +176,3 @@ def _file_and_folder(path: str) -> str:
 
 def _slug(task: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in task.lower())
-
-
-def _markdown(table: tuple, columns: int | None = None) -> str:
-    title, names, rows = table
-    lines = [f"**{title}**", "", "| " + " | ".join(names[:columns]) + " |", "|" + " --- |" * len(names[:columns])]
-    return "\n".join([*lines, *("| " + " | ".join(row[:columns]) + " |" for row in rows)])

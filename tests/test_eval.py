@@ -1,237 +1,23 @@
-"""eval/: every figure against a value worked out by hand or by a library, the command line, and its errors."""
+"""python -m finmatryoshka.eval: its results, tables and pictures, compare, speed, and its errors."""
 
 import json
-import math
 from pathlib import Path
 
-import bm25s
-import evaluate as hf_evaluate
 import numpy as np
 import pytest
 import torch
 
-from finmatryoshka.data.loading import parse_records
-from finmatryoshka.data.numbers import SignedLogScaler
-from finmatryoshka.data.sample import generate_finqa
+from finmatryoshka.data.loading import load_source
+from finmatryoshka.data.splits import load_data
 from finmatryoshka.eval import __main__ as cli
-from finmatryoshka.eval.concepts import CLASSES, concept_scores, load_concepts
-from finmatryoshka.eval.facts import evaluate_facts, recall_at
-from finmatryoshka.eval.geometry import embedding_quality
-from finmatryoshka.eval.numeric import (
-    best_constant,
-    huber,
-    magnitude_accuracy,
-    median_relative_error,
-    number_scores,
-    sign_accuracy,
-    spearman,
-)
-from finmatryoshka.eval.quantization import evaluate_cost
-from finmatryoshka.eval.retrieval import (
-    EncodeOnce,
-    EvaluationError,
-    RetrievalTask,
-    bm25_scores,
-    evaluate_retrieval,
-    reciprocal_rank_fusion,
-    score_matrix,
-)
+from finmatryoshka.eval.run import SCHEMA_VERSION, EvaluationPlan, run_evaluation
 from finmatryoshka.eval.significance import compare_results, paired_bootstrap
+from finmatryoshka.eval.speed import count_flops, memory_ratios, ratios
+from finmatryoshka.eval.tables import result_tables
+from finmatryoshka.training import speed
+from finmatryoshka.training.report import evaluation_tasks
 
-from conftest import DIMS, ROOT
-
-
-class Lookup:
-    """Encodes by a table: what a perfect, wrong or broken model would give."""
-
-    prompts: dict = {}
-
-    def __init__(self, vectors: dict[str, list[float]]):
-        self.vectors = vectors
-        self.calls = 0
-
-    def encode_query(self, texts, **_):
-        self.calls += 1
-        return torch.tensor([self.vectors[text] for text in texts])
-
-    encode_document = encode_query
-
-
-TASK = RetrievalTask(
-    "toy", {"q1": "one", "q2": "two"}, {"a": "A", "b": "B", "c": "C", "d": "D"}, {"q1": {"a"}, "q2": {"b", "c"}}
-)
-# both rank b, a, d, c
-TOY = Lookup(
-    {"one": [1.0, 0.0], "two": [0.9, 0.1], "A": [0.8, 0.6], "B": [1.0, 0.1], "C": [-1.0, 0.0], "D": [0.0, 1.0]}
-)
-
-
-def test_retrieval_figures_by_hand():
-    scores = evaluate_retrieval(TOY, TASK, [2])[2]
-    ndcg_q1 = 1 / math.log2(3)  # right page second
-    ndcg_q2 = (1 + 1 / math.log2(5)) / (1 + 1 / math.log2(3))  # first and fourth of two
-    assert scores.ndcg_by_query == pytest.approx({"q1": ndcg_q1, "q2": ndcg_q2})
-    assert scores.ndcg == pytest.approx((ndcg_q1 + ndcg_q2) / 2)
-    assert scores.metrics["mrr@10"] == pytest.approx((0.5 + 1) / 2)
-    assert scores.metrics["map@100"] == pytest.approx((0.5 + (1 + 2 / 4) / 2) / 2)
-    assert scores.metrics["recall@1"] == pytest.approx((0 + 0.5) / 2) and scores.metrics[
-        "precision@1"
-    ] == pytest.approx(0.5)
-    assert scores.metrics["f1@1"] == pytest.approx(2 * 0.5 * 0.25 / 0.75)
-    assert scores.metrics["recall@5"] == 1.0
-
-
-def test_truncation_and_one_encoding_for_all_dimensions():
-    rng = np.random.default_rng(0)
-    pages = {f"p{i}": f"page {i}" for i in range(20)}
-    task = RetrievalTask("t", {f"q{i}": f"query {i}" for i in range(9)}, pages, {f"q{i}": {f"p{i}"} for i in range(9)})
-    model = Lookup({text: rng.normal(size=4).tolist() for text in [*task.queries.values(), *pages.values()]})
-    scores = evaluate_retrieval(model, task, [4, 2])
-    assert model.calls == 2  # queries once, pages once
-    narrow = Lookup({text: vector[:2] for text, vector in model.vectors.items()})
-    assert scores[2].metrics == evaluate_retrieval(narrow, task, [2])[2].metrics != scores[4].metrics
-
-
-def test_score_matrix_agrees_with_the_evaluator():
-    rng = np.random.default_rng(0)  # more pages than are looked at
-    pages = {f"p{i}": f"page {i}" for i in range(150)}
-    task = RetrievalTask("t", {f"q{i}": f"query {i}" for i in range(9)}, pages, {f"q{i}": {f"p{i}"} for i in range(9)})
-    q, d = rng.normal(size=(9, 4)), rng.normal(size=(150, 4))
-    model = Lookup(dict(zip([*task.queries.values(), *pages.values()], np.concatenate([q, d]).tolist())))
-    cosines = (q / np.linalg.norm(q, axis=1, keepdims=True)) @ (d / np.linalg.norm(d, axis=1, keepdims=True)).T
-    assert score_matrix(task, cosines).metrics == pytest.approx(evaluate_retrieval(model, task, [4])[4].metrics)
-
-
-def test_bm25_is_bm25s_and_fusion_is_reciprocal_ranks():
-    task = RetrievalTask(
-        "t", {"q": "net sales of alder"}, {"a": "alder net sales", "b": "birch interest", "c": "net"}, {"q": {"a"}}
-    )
-    scores = bm25_scores(task)
-    assert scores.shape == (1, 3) and scores[0].argmax() == 0 and scores[0, 1] == 0
-    retriever = bm25s.BM25()
-    retriever.index(
-        bm25s.tokenize(list(task.corpus.values()), stopwords="en", show_progress=False), show_progress=False
-    )
-    np.testing.assert_allclose(scores[0], retriever.get_scores(["net", "sales", "alder"]), rtol=1e-6)
-    fused = reciprocal_rank_fusion(np.array([[3.0, 2.0, 1.0]]), np.array([[1.0, 3.0, 2.0]]))
-    np.testing.assert_allclose(fused, [[1 / 61 + 1 / 63, 1 / 62 + 1 / 61, 1 / 63 + 1 / 62]])
-
-
-@pytest.mark.parametrize(
-    "queries, corpus, relevant, message",
-    [
-        ({"q": "x"}, {}, {"q": {"a"}}, "corpus is empty"),
-        ({}, {"a": "A"}, {}, "no queries"),
-        ({"q": "x"}, {"a": "A"}, {"q": set()}, "query q .* has no relevant page"),
-        ({"q": "x"}, {"a": "A"}, {"q": {"b"}}, "names page 'b', which the corpus does not hold"),
-    ],
-)
-def test_bad_tasks(queries, corpus, relevant, message):
-    with pytest.raises(EvaluationError, match=message):
-        RetrievalTask("t", queries, corpus, relevant)
-
-
-def test_nan_vectors_and_narrow_models():
-    broken = Lookup(dict(TOY.vectors) | {"B": [math.nan, 0.0]})
-    with pytest.raises(EvaluationError, match="NaN or infinity for 'B'"):
-        evaluate_retrieval(broken, TASK, [2])
-    with pytest.raises(EvaluationError, match="dimension 3 asked for, but the model is 2 wide"):
-        evaluate_retrieval(TOY, TASK, [3])
-
-
-def test_fact_recall():
-    assert recall_at(["a", "b", "c"], {"a", "c"}, 2) == 0.5
-    (example,) = parse_records(generate_finqa(1)[:1], "x").examples
-    gold = set(example.gold)
-    vectors = {text: [1.0, 0.0] if name in gold else [0.0, 1.0] for name, text in example.facts.items()}
-    perfect = evaluate_facts(Lookup(vectors | {example.question: [1.0, 0.0]}), [example], [2])[2]
-    wrong = evaluate_facts(Lookup(vectors | {example.question: [0.0, 1.0]}), [example], [2])[2]
-    assert perfect["recall@3"] == 1.0 and wrong["recall@3"] == 0.0
-    assert perfect["chance@3"] == pytest.approx(3 / len(example.facts))
-    assert evaluate_facts(TOY, [], [2]) == {}
-
-
-def test_number_figures_by_hand():
-    true, predicted = np.array([100.0, -5.0, 0.0, 2.0]), np.array([50.0, 5.0, 1.0, 30.0])
-    assert median_relative_error(predicted, true) == pytest.approx(np.median([0.5, 2.0, 14.0]))
-    assert sign_accuracy(predicted, true) == 0.5 and sign_accuracy(predicted[:2], true[:2] * [1, -1]) == 1
-    assert magnitude_accuracy(predicted, true) == pytest.approx(
-        2 / 4
-    )  # 50 for 100 and 1 for 0; 5 for -5 and 30 for 2 are not
-    assert spearman(predicted, true) == pytest.approx(1 - 6 * 2 / (4 * 15))
-    assert spearman(np.ones(4), true) == 0.0
-    assert huber(np.array([0.5, 3.0]), np.array([0.0, 0.0])) == pytest.approx((0.125 + 2.5) / 2)
-    assert huber(predicted, true) == pytest.approx(
-        torch.nn.functional.huber_loss(torch.tensor(predicted), torch.tensor(true)).item()
-    )
-
-
-def test_best_constant_is_the_best():
-    numbers = np.array([1.0, 2.0, 1e6, -50.0, 3.0])
-    scaler = SignedLogScaler.fit(numbers)
-    z, constant = scaler.transform(numbers), best_constant(numbers, scaler)
-    assert all(huber(np.full(5, constant), z) <= huber(np.full(5, c), z) + 1e-9 for c in np.linspace(-3, 3, 601))
-    exact = number_scores(z, numbers, scaler)
-    assert (
-        exact["huber"] == pytest.approx(0, abs=1e-12)
-        and exact["sign_accuracy"] == 1
-        and exact["median_relative_error"] < 1e-9
-    )
-
-
-@pytest.mark.parametrize(
-    "name", ["numeric_huber", "median_relative_error", "sign_accuracy", "magnitude_accuracy", "numeric_spearman"]
-)
-def test_hugging_face_evaluate_loads_each_metric_offline(name, tmp_path):
-    metric = hf_evaluate.load(str(ROOT / "eval" / "metrics" / f"{name}.py"), cache_dir=str(tmp_path))
-    result = metric.compute(predictions=[1.0, -2.0, 3.0], references=[1.0, -2.0, 3.0])
-    assert result == {name: pytest.approx(0.0 if name in ("numeric_huber", "median_relative_error") else 1.0)}
-    worse = metric.compute(predictions=[-100.0, 2.0, -3.0], references=[1.0, -2.0, 3.0])
-    assert (worse[name] > result[name]) == (name in ("numeric_huber", "median_relative_error")) and worse != result
-
-
-def test_quality_figures_by_hand():
-    square = np.array([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
-    figures = embedding_quality(2 * square, (square, square))
-    assert figures["average_similarity"] == pytest.approx((4 * 0 + 2 * -1) / 6)
-    assert figures["similarity_range"] == pytest.approx(1) and figures["isotropy"] == pytest.approx(1)
-    assert figures["pairwise_distance"] == pytest.approx((4 * math.sqrt(2) + 2 * 2) / 6)
-    assert figures["norm_mean"] == pytest.approx(2) and figures["norm_spread"] == pytest.approx(0)
-    assert figures["dimension_utilisation"] == 1 and figures["alignment"] == pytest.approx(0)
-    assert figures["uniformity"] == pytest.approx(math.log((4 * math.exp(-4) + 2 * math.exp(-8)) / 6))
-    line = embedding_quality(np.array([[1.0, 0], [0.9, 0], [-1.0, 0]]))
-    assert line["isotropy"] == pytest.approx(0.5) and line["dimension_utilisation"] == 0.5
-
-
-def test_concepts_are_many_distinct_and_hold_the_seeds_four():
-    pairs = load_concepts()
-    assert len(pairs) >= 200 and {pair["class"] for pair in pairs} == set(CLASSES)
-    assert len({(pair["a"], pair["b"]) for pair in pairs}) == len(pairs)
-    seed = {("operating expenses", "marketing"), ("income", "profit"), ("revenue", "employees"), ("revenue", "sales")}
-    assert {(p["a"], p["b"]) for p in pairs if p["subset"] == "seed"} == seed
-    ideal = np.array([{"same": 0.9, "related": 0.5, "unrelated": 0.1}[pair["class"]] for pair in pairs])
-    scores = concept_scores(ideal)
-    assert (
-        scores["auc_same_unrelated"] == 1
-        and scores["unrelated_under_0.3"] == 1
-        and scores["mean_related"] == pytest.approx(0.5)
-    )
-    assert concept_scores(-ideal)["auc_same_unrelated"] == 0
-
-
-def test_cost_counts_bytes_and_loses_little(tmp_path):
-    rng = np.random.default_rng(0)
-    pages = {f"p{i}": f"page {i}" for i in range(150)}
-    vectors = {text: rng.normal(size=32).tolist() for text in pages.values()}
-    queries = {f"q{i}": f"query {i}" for i in range(60)}
-    vectors |= {f"query {i}": (np.array(vectors[f"page {i}"]) + 0.5 * rng.normal(size=32)).tolist() for i in range(60)}
-    task = RetrievalTask("t", queries, pages, {f"q{i}": {f"p{i}"} for i in range(60)})
-    rows = {(row["dim"], row["storage"]): row for row in evaluate_cost(EncodeOnce(Lookup(vectors)), task, [32, 16])}
-    assert [rows[32, s]["bytes"] for s in ("float32", "int8", "binary")] == [128, 32, 4] and rows[16, "binary"][
-        "bytes"
-    ] == 2
-    assert abs(rows[32, "int8 rescored"]["ndcg@10"] - rows[32, "float32"]["ndcg@10"]) < 0.02
-    assert rows[32, "binary"]["ndcg@10"] < rows[32, "binary rescored"]["ndcg@10"] < rows[32, "float32"]["ndcg@10"]
+from conftest import DIMS
 
 
 def test_bootstrap_tells_a_difference_from_noise():
@@ -244,22 +30,36 @@ def test_bootstrap_tells_a_difference_from_noise():
     assert paired_bootstrap(a, noise - (noise - a).mean(), 2000)["p"] > 0.5
 
 
+def arguments_of(folders, files, backbones, out) -> list[str]:
+    data = ["--data", files["eval"], "--corpus_data", files["train"], "--train_data", files["train"]]
+    return [folders["bert"], *data, "--base", backbones["bert"], "--dims", *map(str, DIMS), "--output", str(out)]
+
+
 @pytest.fixture(scope="module")
 def evaluated(trained_folders, finqa_files, tiny_backbones, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("evaluated") / "results"
-    arguments = [trained_folders["bert"], "--data", finqa_files["eval"], "--corpus_data", finqa_files["train"], "--train_data", finqa_files["train"],
-                 "--base", tiny_backbones["bert"], "--dims", *map(str, DIMS), "--output", str(out)]  # fmt: skip
-    assert cli.main(arguments) == 0
+    assert cli.main(arguments_of(trained_folders, finqa_files, tiny_backbones, out)) == 0
     return out
 
 
-def test_one_command_writes_results_tables_and_pictures(evaluated, trained_folders):
+def test_one_command_writes_results_tables_and_pictures(evaluated, trained_folders, finqa_files):
     results = json.loads((evaluated / "results.json").read_text())
     name = trained_folders["bert"]
     (task,) = results["retrieval"].values()
     systems = task["systems"]
-    assert {name, f"{name} + BM25", "BM25", "truncated base", "random projection", "PCA", "seed recipe"} == set(systems)
-    assert set(systems[name]) == {"32", "16", "8"} and set(systems["truncated base"]) == {"64", "32", "16", "8"}
+    bases = {"base at 128 tokens", "base at 64 tokens"}  # its own length, and the model's
+    assert {name, "BM25", *bases, "random projection", "PCA", "label-id baseline"} == set(systems)
+    assert set(systems[name]) == {"32", "16", "8"}
+    assert all(set(systems[base]) == {"64", "32", "16", "8"} for base in bases)
+    assert set(task["fused"][name]) == {"reciprocal ranks", "z-scores"}
+    assert results["fusion"]["chosen_on"] == next(iter(results["retrieval"]))
+    assert set(results["fusion"]["weights"][name]) == {"32", "16", "8"} and results["schema_version"] == SCHEMA_VERSION
+    halves = task["halves"]
+    assert sum(half["queries"] for half in halves.values()) == task["queries"]
+    whole = sum(half["queries"] * half["systems"][name]["8"] for half in halves.values()) / task["queries"]
+    assert whole == pytest.approx(systems[name]["8"]["ndcg@10"])
+    trained = len({record["filename"] for record in json.loads(Path(finqa_files["train"]).read_text())})
+    assert task["training_pages"] == trained and task["pages"] > trained
     assert (
         results["models"][name]["sha256"]
         and results["seed"] == 13
@@ -267,10 +67,11 @@ def test_one_command_writes_results_tables_and_pictures(evaluated, trained_folde
         and results["versions"]["torch"]
     )
     (numbers,) = results["numbers"][name].values()
-    assert set(numbers) == {"constant", "heads", "ridge", "n"} and set(numbers["heads"]) == {"32", "16", "8"}
+    assert set(numbers) == {"constant", "constants", "heads", "ridge", "n", "seen"} and numbers["seen"] == 0
+    assert set(numbers["heads"]) == {"32", "16", "8"}
     assert set(results["facts"][name]["8"]) == {"recall@3", "recall@5", "chance@3", "chance@5"}
     assert len(results["cost"][name]) == 15 and "isotropy" in results["quality"][name]["8"]
-    loss = task["seed_recipe_loss"]
+    loss = task["label_id_baseline"]
     assert loss["loss"] > 0.9 * loss["constant"]  # the earlier recipe learns nothing: the reason this project exists
     pngs = {path.stem for path in evaluated.glob("*.png")}
     assert pngs == {
@@ -281,22 +82,22 @@ def test_one_command_writes_results_tables_and_pictures(evaluated, trained_folde
         "predicted_against_true",
     }
     assert pngs == {path.stem for path in evaluated.glob("*.svg")}
-    assert "| truncated base | 8 |" in (evaluated / "tables.md").read_text()
+    tables = (evaluated / "tables.md").read_text()
+    assert "| base at 64 tokens | 8 |" in tables and "best constant of each metric" in tables
+    assert f"{task['pages']} pages, {trained} of them training pages" in tables
 
 
 def test_same_evaluation_twice_gives_the_same_bytes(evaluated, trained_folders, finqa_files, tiny_backbones, tmp_path):
-    arguments = [trained_folders["bert"], "--data", finqa_files["eval"], "--corpus_data", finqa_files["train"], "--train_data", finqa_files["train"],
-                 "--base", tiny_backbones["bert"], "--dims", *map(str, DIMS), "--output", str(tmp_path / "again")]  # fmt: skip
-    assert cli.main(arguments) == 0
+    assert cli.main(arguments_of(trained_folders, finqa_files, tiny_backbones, tmp_path / "again")) == 0
     for path in evaluated.iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
 
 
 def test_compare_reads_two_results_files(evaluated, trained_folders, finqa_files, tmp_path, capsys):
     other = tmp_path / "other"
-    arguments = [trained_folders["nomic_bert"], "--data", finqa_files["eval"], "--corpus_data", finqa_files["train"], "--dims", "32", "8",
-                 "--sections", "retrieval", "--beside", trained_folders["bert"], "--output", str(other)]  # fmt: skip
-    assert cli.main(arguments) == 0
+    data = ["--data", finqa_files["eval"], "--corpus_data", finqa_files["train"], "--dims", "32", "8"]
+    beside = ["--sections", "retrieval", "--beside", trained_folders["bert"]]
+    assert cli.main([trained_folders["nomic_bert"], *data, *beside, "--output", str(other)]) == 0
     capsys.readouterr()
     assert cli.main(["compare", str(evaluated / "results.json"), str(other / "results.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -332,26 +133,7 @@ def test_a_strangers_model_evaluates_and_a_narrow_one_says_so(tiny_backbones, fi
     assert cli.main([stranger, *common, "--dims", "0"]) == 2
 
 
-def test_mteb_itself_runs_our_task_with_the_same_score(trained_folders, finqa_files, tmp_path):
-    import mteb
-    from sentence_transformers import SentenceTransformer
-
-    from finmatryoshka.data.loading import load_source
-    from finmatryoshka.eval.mteb_tasks import local_retrieval
-    from finmatryoshka.eval.run import retrieval_task
-
-    model = SentenceTransformer(trained_folders["bert"])
-    results = mteb.evaluate(
-        model, local_retrieval(finqa_files["eval"]), cache=None, show_progress_bar=False, co2_tracker=False
-    )
-    score = results.task_results[0].scores["test"][0]["ndcg_at_10"]
-    task = retrieval_task(load_source(finqa_files["eval"]), [])
-    assert score == pytest.approx(evaluate_retrieval(model, task, [32])[32].ndcg, abs=2e-5)
-
-
 def test_flops_are_those_of_the_formulas():
-    from finmatryoshka.eval.speed import count_flops
-
     a, b = torch.ones(7, 11), torch.ones(11, 13)
     assert count_flops(lambda: a @ b) == 2 * 7 * 11 * 13
     heads, length, width = 4, 96, 32
@@ -363,13 +145,9 @@ def test_flops_are_those_of_the_formulas():
 
 
 def test_speed_ratios_are_within_each_repeat_and_the_command_runs(tiny_backbones, finqa_files, capsys):
-    from finmatryoshka.eval.speed import memory_ratios, ratios
-
     memory = memory_ratios({"a": lambda: torch.ones(50 << 20).sum(), "b": lambda: torch.ones(25 << 20).sum()}, "a")["b"]
     assert memory is None or memory == pytest.approx(0.5, abs=0.1)
     assert ratios({"a": [2.0, 4.0, 3.0], "b": [1.0, 1.0, 3.0]}, "a")["b"] == (2.0, 1.0, 4.0)
-    from finmatryoshka.training import speed
-
     data = ["--data", finqa_files["eval"], "--repeats", "1"]
     assert cli.main(["speed", tiny_backbones["bert"], "--texts", "8", *data]) == 0
     encoding = capsys.readouterr().out
@@ -382,8 +160,6 @@ def test_speed_ratios_are_within_each_repeat_and_the_command_runs(tiny_backbones
 
 
 def test_baselines_are_not_fitted_on_evaluation_questions(tiny_backbones, finqa_files):
-    from finmatryoshka.eval.run import EvaluationPlan, run_evaluation
-
     plan = EvaluationPlan(
         [tiny_backbones["bert"]],
         [finqa_files["eval"]],
@@ -394,4 +170,33 @@ def test_baselines_are_not_fitted_on_evaluation_questions(tiny_backbones, finqa_
     )
     results, _ = run_evaluation(plan)
     (task,) = results["retrieval"].values()
-    assert "PCA" not in task["systems"] and "seed recipe" not in task["systems"]  # nothing was left to fit them on
+    assert "PCA" not in task["systems"] and "label-id baseline" not in task["systems"]  # nothing was left
+
+    assert task["training_pages"] == task["pages"]  # said of what was trained on, not of what was left of it
+
+
+def test_figures_of_trained_on_answers_are_not_called_unseen(trained_folders, finqa_files, tmp_path):
+    records = json.loads(Path(finqa_files["eval"]).read_text())
+    (tmp_path / "train.json").write_text(json.dumps(json.loads(Path(finqa_files["train"]).read_text()) + records[:10]))
+    plan = EvaluationPlan(
+        [trained_folders["bert"]], [finqa_files["eval"]], [8], train_data=[str(tmp_path / "train.json")],
+        sections=("numbers",),
+    )  # fmt: skip
+    results, _ = run_evaluation(plan)
+    (numbers,) = results["numbers"][trained_folders["bert"]].values()
+    assert 0 < numbers["seen"] < numbers["n"]
+    (table,) = result_tables(results)
+    assert f"{numbers['n']} answers, {numbers['seen']} of them of training questions or pages" in table.title
+
+
+def test_training_and_evaluation_search_the_same_pages(finqa_files, tiny_backbones):
+    data = load_data([finqa_files["train"]], [finqa_files["eval"]])
+    with_corpus = load_data([finqa_files["train"]], [finqa_files["eval"]], [finqa_files["train"]])
+    for loaded, extra in ((data, []), (with_corpus, [finqa_files["train"]])):
+        (task,) = evaluation_tasks(loaded)
+        plan = EvaluationPlan([tiny_backbones["bert"]], [finqa_files["eval"]], [8], extra, sections=("retrieval",))
+        (evaluated,) = run_evaluation(plan)[0]["retrieval"].values()
+        (again,) = run_evaluation(plan, loaded)[0]["retrieval"].values()
+        assert len(task.corpus) == evaluated["pages"] and evaluated["sha256"] == again["sha256"]
+    (sample,) = evaluation_tasks(load_data(["sample"]))
+    assert len(sample.corpus) == len(load_source("sample", "validation").pages)

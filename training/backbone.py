@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ..configuration_finmatryoshka import SUPPORTED_BACKBONES, FinMatryoshkaConfig, check_matryoshka_dims
 from ..data.encoders import BackboneError, packaged_minilm
+from ..data.positions import extend_encoder
 from ..modeling_finmatryoshka import HEADS_FILE, FinMatryoshkaModel
 
 # nomic-embed-text-v1.5's model card: each text starts with the task it is embedded for.
@@ -116,55 +117,12 @@ def _set_dropout(model: FinMatryoshkaModel, dropout: float) -> None:
             module.attention_dropout = dropout
 
 
-# Of an extended table: enough for any question.
-KEPT_POSITIONS = 64
-
-
 def extend_positions(model: FinMatryoshkaModel, length: int) -> None:
-    """Let ``model`` read ``length`` tokens where its backbone has fewer positions; the config then says so.
-
-    Absolute positions (BERT) are interpolated linearly between the trained ones, except the first `KEPT_POSITIONS`: texts that
-    short stay as they were. (Position 0 is [CLS]'s and like no other; a first word half way towards it is read as another
-    [CLS], and all texts of one word become one vector.) Rotary ones (NomicBert, ModernBERT) get transformers' ``dynamic`` NTK
-    scaling, which leaves texts of the old length as they were.
-    """
-    config, backbone = model.config, model.backbone
-    old = config.max_position_embeddings
-    if length <= old:
-        return
-    original = config.original_max_position_embeddings or old
-    table = getattr(backbone.embeddings, "position_embeddings", None)
-    if isinstance(table, nn.Embedding):
-        kept, stretched = table.weight.data.tensor_split([min(KEPT_POSITIONS, old // 2)])
-        stretched = F.interpolate(stretched.T[None], size=length - len(kept), mode="linear", align_corners=True)[0].T
-        extended = torch.cat([kept, stretched])
-        backbone.embeddings.position_embeddings = nn.Embedding.from_pretrained(extended, freeze=False)
-        for name in ("position_ids", "token_type_ids"):
-            buffer = torch.arange(length) if name == "position_ids" else torch.zeros(length, dtype=torch.long)
-            backbone.embeddings.register_buffer(name, buffer[None], persistent=False)
-        changes = {}
-    elif config.model_type == "nomic_bert":
-        factor = length / original
-        changes = {
-            "rope_parameters": {
-                "rope_type": "dynamic",
-                "factor": factor,
-                "rope_theta": config.rope_parameters["rope_theta"],
-            }
-        }
-    else:
-        raise BackboneError(
-            f"max_seq_length {length}: a {config.model_type} backbone reads {old} tokens and extending it is not supported; "
-            f"pass --max_seq_length {old} or less"
-        )
-    changes |= {"max_position_embeddings": length, "original_max_position_embeddings": original}
+    """Let ``model`` read ``length`` tokens where its backbone has fewer positions (`extend_encoder`); its config then says so."""
+    encoder, changes = extend_encoder(model.backbone, model.config, length)
+    setattr(model, model.base_model_prefix, encoder)
     for name, value in changes.items():
-        setattr(config, name, value)
-        setattr(backbone.config, name, value)
-    if "rope_parameters" in changes:
-        rebuilt = AutoModel.from_config(config.backbone_config())
-        rebuilt.load_state_dict(backbone.state_dict())
-        setattr(model, model.base_model_prefix, rebuilt)
+        setattr(model.config, name, value)
 
 
 def as_sentence_transformer(model: FinMatryoshkaModel, tokenizer_from: str, folder: str) -> SentenceTransformer:

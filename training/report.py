@@ -1,108 +1,121 @@
 """What training changed: the table that ends a training run, each figure beside the trivial answer's."""
 
+from dataclasses import replace
+
 from rich.console import Console
-from rich.table import Table
 
 from ..data.numbers import SignedLogScaler
 from ..data.splits import FinancialData
-from ..eval.numeric import evaluate_numbers
-from ..eval.retrieval import EncodeOnce, RetrievalTask, evaluate_retrieval, similarity_matrix, task_name
+from ..eval.numeric import METRICS, evaluate_numbers, lost_to_constants
+from ..eval.retrieval import (
+    EncodeOnce,
+    RetrievalTask,
+    evaluate_retrieval,
+    retrieval_task,
+    similarity_matrix,
+    task_name,
+)
+from ..eval.systems import base_at_lengths, base_name
+from ..eval.tables import Table, numbers_table, pages_title, print_tables
 
 
 def evaluation_tasks(data: FinancialData) -> list[RetrievalTask]:
-    """One retrieval task per evaluation source, each over all labelled pages of its kind and the given corpora."""
-    tasks = []
-    for name, source in data.evaluation.items():
-        if not source.examples:
-            continue
-        corpus = list(source.pages.values())
-        if source.schema.startswith("finqa"):
-            # FinQA's pages of the training side are searched too: more to choose from, as in the benchmark.
-            corpus += [page for page in data.corpus if "/" in page.page_id and page.page_id not in source.pages]
-        tasks.append(RetrievalTask.of(task_name(name), source.examples, corpus))
-    return tasks
+    """One retrieval task per evaluation source: the one that `python -m finmatryoshka.eval` makes of it."""
+    return [retrieval_task(source, data.corpus) for source in data.evaluation.values() if source.examples]
 
 
 def learning_report(model, base, data: FinancialData, scaler: SignedLogScaler) -> dict:
-    """Figures of ``model`` and of its untouched ``base`` (both SentenceTransformers), ready for `print_report`.
+    """Figures of ``model`` and of its untouched ``base`` (a SentenceTransformer or an `EncodeOnce`).
 
-    ``retrieval``: by task, nDCG@10 by system and dimension. ``numbers``: see `evaluate_numbers`. ``learned``: whether the
-    model beats the base at every dimension and the heads beat the constant.
+    ``retrieval``: by task, nDCG@10 by dimension of the ``model``, of the ``base`` at its own length (``base_tokens``)
+    and of the base at the model's (``base_at_length``, ``tokens``; missing where its positions cannot be extended to it).
+    ``numbers``: see `evaluate_numbers`. ``not_learned``: every figure of these that does not beat its trivial answer;
+    ``learned``: whether there is none.
     """
     dims = list(model[0].auto_model.matryoshka_dims)
-    report = {"retrieval": {}, "learned": True}
     tasks = evaluation_tasks(data)
-    shared = EncodeOnce(model)
+    shared, tokens = EncodeOnce.of(model), model.max_seq_length
+    bases = base_at_lengths(EncodeOnce.of(base), [tokens])
+    report: dict = {"retrieval": {}}
     for task in tasks:
-        fine_tuned = {d: s.ndcg for d, s in evaluate_retrieval(shared, task, dims).items()}
-        truncated = {d: s.ndcg for d, s in evaluate_retrieval(base, task, dims).items()}
+        figures = {"model": shared, "base": next(iter(bases.values()))}
+        if tokens in bases:
+            figures["base_at_length"] = bases[tokens]
         report["retrieval"][task.name] = {
-            "base": truncated,
-            "model": fine_tuned,
             "queries": len(task.queries),
             "pages": len(task.corpus),
+            "training_pages": task.known_pages(data.train),
+            "base_tokens": next(iter(bases)),
+            "tokens": tokens,
+            **{name: {d: s.ndcg for d, s in evaluate_retrieval(m, task, dims).items()} for name, m in figures.items()},
         }
-        report["learned"] &= all(fine_tuned[d] > truncated[d] for d in dims)
     examples = {task_name(name): source.examples for name, source in data.evaluation.items()}
     report["numbers"] = evaluate_numbers(model, data.train, examples, scaler)
-    for numbers in report["numbers"].values():
-        report["learned"] &= all(scores["huber"] < numbers["constant"]["huber"] for scores in numbers["heads"].values())
+    report["not_learned"] = not_learned(report)
+    report["learned"] = not report["not_learned"]
     report["example"] = example_search(shared, tasks[0], dims[len(dims) // 2])
     return report
+
+
+def not_learned(report: dict) -> list[str]:
+    """A line for each figure that does not beat its trivial answer: the base at either length, or the best constant."""
+    lines = []
+    for task, part in report["retrieval"].items():
+        for kind, tokens in (("base", part["base_tokens"]), ("base_at_length", part["tokens"])):
+            for dim, base in part.get(kind, {}).items():
+                if part["model"][dim] <= base:
+                    lines.append(
+                        f"{task}: nDCG@10 at {dim} is {part['model'][dim]:.4f}, {base_name(tokens)} has {base:.4f}"
+                    )
+    for task, numbers in report["numbers"].items():
+        for dim, name in lost_to_constants(numbers):
+            own, constant = numbers["heads"][dim][name], numbers["constant"][name]
+            lines.append(f"{task}: {METRICS[name].title} at {dim} is {own:.4f}, the best constant's {constant:.4f}")
+    return lines
 
 
 def example_search(model: EncodeOnce, task: RetrievalTask, dim: int, top: int = 3) -> dict:
     """The first query's best pages at ``dim``: (page id, similarity, whether it is the right one)."""
     query_id, query = next(iter(task.queries.items()))
-    one = RetrievalTask("example", {query_id: query}, task.corpus, {query_id: task.relevant[query_id]})
-    scores = similarity_matrix(model, one, dim)[0]
+    relevant = task.relevant[query_id]
+    scores = similarity_matrix(model, replace(task, queries={query_id: query}, relevant={query_id: relevant}), dim)[0]
     pages = list(task.corpus)
     best = scores.argsort()[::-1][:top]
-    hits = [(pages[i], float(scores[i]), pages[i] in task.relevant[query_id]) for i in best]
-    return {"query": query, "dim": dim, "hits": hits}
+    return {"query": query, "dim": dim, "hits": [(pages[i], float(scores[i]), pages[i] in relevant) for i in best]}
+
+
+def report_tables(report: dict) -> list[Table]:
+    """The report's figures: retrieval by task, numbers by task."""
+    tables = [_retrieval_table(name, part) for name, part in report["retrieval"].items()]
+    return tables + [numbers_table("Numeric heads on", task, numbers) for task, numbers in report["numbers"].items()]
+
+
+def _retrieval_table(name: str, part: dict) -> Table:
+    fair = part.get("base_at_length", part["base"])  # at equal length, so that the gain is training's alone
+    lengths = (
+        {part["base_tokens"]: part["base"], part["tokens"]: fair}
+        if "base_at_length" in part
+        else {part["base_tokens"]: fair}
+    )
+    rows = [
+        [str(dim), *(f"{base[dim]:.4f}" for base in lengths.values()), f"{tuned:.4f}", f"{tuned - fair[dim]:+.4f}"]
+        for dim, tuned in part["model"].items()
+    ]
+    title = f"nDCG@10 on {name}: {part['queries']} questions, {pages_title(part['pages'], part['training_pages'])}"
+    return Table(title, ["dimension", *map(base_name, lengths), f"fine-tuned at {part['tokens']}", "gain"], rows)
 
 
 def print_report(report: dict, console: Console | None = None) -> None:
-    """The report as tables a person can read; says loudly when nothing was learned."""
-    console = console or Console(width=100)
-    for name, task in report["retrieval"].items():
-        table = Table(
-            title=f"nDCG@10 on {name}: {task['queries']} questions, {task['pages']} pages, unseen in training"
-        )
-        table.add_column("dimension")
-        for column in ("truncated base", "fine-tuned", "gain"):
-            table.add_column(column, justify="right")
-        for dim in task["model"]:
-            base, tuned = task["base"][dim], task["model"][dim]
-            table.add_row(str(dim), f"{base:.4f}", f"{tuned:.4f}", f"{tuned - base:+.4f}")
-        console.print(table)
-    for task, numbers in report["numbers"].items():
-        table = Table(
-            title=f"Numeric heads on {numbers['n']} unseen answers of {task} (Huber in z units: lower is better)"
-        )
-        for column in ("predictor", "Huber", "of constant's", "right sign", "within ×10", "Spearman"):
-            table.add_column(column, justify="right" if column != "predictor" else "left")
-        rows = {"constant": numbers["constant"]} | {
-            f"head at {dim}": scores for dim, scores in numbers["heads"].items()
-        }
-        for name, s in rows.items():
-            share = s["huber"] / numbers["constant"]["huber"]
-            cells = (
-                f"{s['huber']:.4f}",
-                f"{share:.1%}",
-                f"{s['sign_accuracy']:.1%}",
-                f"{s['magnitude_accuracy']:.1%}",
-                f"{s['spearman']:+.3f}",
-            )
-            table.add_row(name, *cells)
-        console.print(table)
+    """The report as tables a person can read; says loudly what was not learned."""
+    console = console or Console(width=120)
+    print_tables(report_tables(report), console)
     example = report["example"]
     console.print(f"Search at {example['dim']}-d: {example['query']}", highlight=False)
     for rank, (page, similarity, right) in enumerate(example["hits"], 1):
         console.print(f"  {rank}. {similarity:.3f}  {page}{'   <- the page' if right else ''}", highlight=False)
     if report["learned"]:
-        console.print(
-            "Learned: above the truncated base at every dimension, and every head below the constant's error."
-        )
+        console.print("Learned: every figure above beats its trivial answer, the base or the best constant.")
     else:
-        console.print("NOT LEARNED EVERYWHERE: some figure above does not beat its trivial answer.", style="bold red")
+        console.print("NOT LEARNED EVERYWHERE. These do not beat their trivial answer:", style="bold red")
+        for line in report["not_learned"]:
+            console.print(f"  {line}", highlight=False)
