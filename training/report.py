@@ -28,7 +28,7 @@ def learning_report(model, base, data: FinancialData, scaler: SignedLogScaler) -
     """Figures of ``model`` and of its untouched ``base`` (a SentenceTransformer or an `EncodeOnce`).
 
     ``retrieval``: by task, nDCG@10 by dimension of the ``model``, of the ``base`` at its own length (``base_tokens``)
-    and of the base at the model's (``base_at_length``, ``tokens``; missing where its positions cannot be extended to it).
+    and of the base at the model's (``base_at_length``, ``tokens``; missing where its positions cannot be extended).
     ``numbers``: see `evaluate_numbers`. ``not_learned``: every figure of these that does not beat its trivial answer;
     ``learned``: whether there is none.
     """
