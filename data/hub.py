@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from datasets import load_dataset
+from datasets.exceptions import DataFilesNotFoundError
 
 from .schema import DataError
 
@@ -55,8 +56,9 @@ def _loaded(wanted: HubSource, split: str):
     if wanted.revision != CONVERTED:
         try:
             return load_dataset(wanted.name, wanted.configuration, revision=wanted.revision, split=split)
-        except RuntimeError as error:
-            if wanted.revision or "scripts are no longer supported" not in str(error):
+        except (RuntimeError, DataFilesNotFoundError) as error:
+            script = isinstance(error, DataFilesNotFoundError) or "scripts are no longer supported" in str(error)
+            if wanted.revision or not script:
                 raise
     # The converted branch has no list of configurations: each is a folder.
     return load_dataset(wanted.name, data_dir=wanted.configuration, revision=CONVERTED, split=split)
