@@ -40,7 +40,7 @@ def parse_finqa(record: dict):
     parts = filename.split("/")
     page = Page(
         filename or text_id(text), text, parts[0] if len(parts) == 3 else "",
-        int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else None,
+        int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else None, record.get("table"),
     )  # fmt: skip
     gold = qa.get("gold_inds") or qa.get("gold_evidence") or {}
     facts = list(gold.values()) if isinstance(gold, dict) else [str(fact) for fact in gold]

@@ -11,7 +11,8 @@ def parse_tatqa(record: dict):
     table = record["table"]["table"]
     flat = _one_header(table)
     paragraphs = {str(part["order"]): part["text"] for part in record["paragraphs"]}
-    page = Page(record["table"].get("uid") or text_id(str(table)), str(table) + " ".join(paragraphs.values()))
+    text = str(table) + " ".join(paragraphs.values())
+    page = Page(record["table"].get("uid") or text_id(str(table)), text, table=flat)
     yield page
     for qa in record["questions"]:
         facts = [paragraphs[order] for order in map(str, qa.get("rel_paragraphs") or []) if order in paragraphs]

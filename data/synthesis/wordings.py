@@ -1,0 +1,222 @@
+"""How analysts word their questions: labelled questions with the names and years of their table taken out."""
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+from ..numbers import agree
+from ..schema import Example
+from .tables import PageTable, content_words, names_something, read_table, spoken
+
+MIN_COMPANIES = 6  # a word that fewer companies' questions share belongs to a page, not to a wording
+# Words of asking: they fit any page, and may stand beside a slot. All others are the page's subject.
+ASKING = set(
+    "a amount amounts an and are as at average balance be been between both by change compared comprised considering "
+    "contributed cumulative decline decrease did difference do does during each end ended fiscal for from greater growth "
+    "has have higher highest how in increase is it its larger largest less lowest many much net of on or over part percent "
+    "percentage period portion proportion range rate ratio related relation represent represented respective respectively "
+    "sum than that the to total value values was were what when where which with year years ( ) , / %".split()
+)
+# Words that ask for an explanation, or for more than the table's figures.
+_EXPLAINING = set(
+    "calculated caused components comprise consist constitution due expected included include information excluded provide "
+    "provided table there this under used why would if based two three four five six considered".split()
+)
+_MONTHS = set("january february march april may june july august september october november december".split())
+SLOT = re.compile(r"\{(row|total|column|year)(\d)\}")
+
+# What a question about one or two figures asks, in the order in which its wording names them.
+OPERATIONS: dict[str, Callable[[float, float], float]] = {
+    "(b-a)/a": lambda a, b: (b - a) / abs(a),
+    "(a-b)/b": lambda a, b: (a - b) / abs(b),
+    "a/b": lambda a, b: a / b,
+    "b/a": lambda a, b: b / a,
+    "a+b": lambda a, b: a + b,
+    "mean": lambda a, b: (a + b) / 2,
+    "b-a": lambda a, b: b - a,
+    "a-b": lambda a, b: a - b,
+    "a": lambda a, b: a,
+}
+
+
+@dataclass
+class Wording:
+    """A question with slots: ``{row0}`` a line item, ``{total0}`` one named a total, ``{column0}`` a column,
+    ``{year0}`` the newest year of the table, ``{year1}`` the one before; ``count`` questions were worded so, and
+    ``operation`` (a key of `OPERATIONS`) gives their answers, "" where it is not known."""
+
+    text: str
+    count: int = 1
+    operation: str = ""
+
+    @property
+    def slots(self) -> list[str]:
+        """The slots in the order in which they are named."""
+        return list(dict.fromkeys(match[0] for match in SLOT.finditer(self.text)))
+
+    @property
+    def words(self) -> list[str]:
+        """The words beside the slots."""
+        return [word for word in self.text.split() if not SLOT.fullmatch(word)]
+
+
+@dataclass
+class _Marked:
+    text: str
+    company: str
+    operation: str
+
+
+def wordings(examples: list[Example], min_companies: int = MIN_COMPANIES) -> list[Wording]:
+    """The distinct wordings of labelled questions, the commonest first.
+
+    A wording is kept when each of its words stands in the wordings of at least ``min_companies`` companies (pages,
+    where the company is not known). Examples whose page has no table give none.
+    """
+    tables = {example.page.page_id: read_table(example.page) for example in examples}
+    marked = [mark(example, tables[example.page.page_id]) for example in examples if tables[example.page.page_id]]
+    seen = defaultdict(set)
+    for item in filter(None, marked):
+        for word in Wording(item.text).words:
+            seen[word].add(item.company)
+    operations = defaultdict(Counter)
+    for item in filter(None, marked):
+        if all(len(seen[word]) >= min_companies for word in Wording(item.text).words):
+            operations[item.text][item.operation] += 1
+    kept = [Wording(text, found.total(), _agreed(found)) for text, found in operations.items()]
+    return sorted(kept, key=lambda wording: (-wording.count, wording.text))
+
+
+def _agreed(operations: Counter) -> str:
+    """The operation of more than half of the questions that show one."""
+    shown = Counter({name: count for name, count in operations.items() if name})
+    name, count = shown.most_common(1)[0] if shown else ("", 0)
+    return name if 2 * count > shown.total() else ""
+
+
+def mark(example: Example, table: PageTable) -> _Marked | None:
+    """An example's question with what it names of its table as slots; None where it names no line item or column."""
+    words = question_words(example.question)
+    keys = [_key(word) for word in words]
+    years = list(table.years)
+    named: dict[str, str] = {}
+    for i, word in enumerate(words):
+        if word in table.years:
+            words[i], keys[i] = f"{{year{years.index(word)}}}", ""
+            named[words[i]] = word
+    candidates = [("row", name) for name in table.items] + [("column", name) for name in table.columns]
+    counts = Counter()
+    while True:
+        runs = [
+            (*longest_run(name.split(), keys), kind, name) for kind, name in candidates if name not in named.values()
+        ]
+        length, start, end, kind, name = max(runs, default=(0, 0, 0, "", ""), key=lambda run: run[0])
+        if not length:
+            break
+        kind = "total" if kind == "row" and "total" in words[start:end] else kind
+        slot = f"{{{kind}{counts[kind]}}}"
+        counts[kind] += 1
+        words[start:end], keys[start:end] = [slot], [""]
+        named[slot] = name
+    # What is left of years, figures and half-read names belongs to the page.
+    text = " ".join(words)
+    if not _reads_well(words):
+        return None
+    days = {i + 1 for i, word in enumerate(words) if word in _MONTHS}
+    rest = [word for i, word in enumerate(words) if not SLOT.fullmatch(word) and i not in days]
+    if not counts or any(re.search(r"\d", word) for word in rest):
+        return None
+    return _Marked(
+        text, example.page.company or example.page.page_id, _operation(Wording(text), named, table, example.number)
+    )
+
+
+def _reads_well(words: list[str]) -> bool:
+    """Whether a marked question is whole: no half-read name beside a slot, no explanation asked for, no stray mark."""
+    names = [bool(SLOT.fullmatch(word)) and "year" not in word for word in words]
+    for (word, name), (following, next_name) in zip(zip(words, names), [*zip(words[1:], names[1:]), ("", False)]):
+        if name and next_name or name and following and not _may_adjoin(following):
+            return False
+        if next_name and not _may_adjoin(word):
+            return False
+    text = " ".join(words)
+    marks = re.search(r"(^|\s)\.(\s|$)|^\W|, ,|\( \)|(from|to|in|of) ,", re.sub(r"[{}]", "", text))
+    represents = re.search(r"what (do|does) \S+ (\S+ )?represent", text)
+    kinds = re.search(r"which \{(row|total|column)", text)
+    return not (marks or represents or kinds or _EXPLAINING & set(words)) and words.count("(") == words.count(")")
+
+
+def _may_adjoin(word: str) -> bool:
+    return word in ASKING or bool(SLOT.fullmatch(word)) or word in ("company's", "segment")
+
+
+def question_words(question: str) -> list[str]:
+    """A question's words in FinQA's tokens, without the mark at its end."""
+    return spoken(question.replace("\\n", " ").replace("?", " ")).rstrip(" .,").split()
+
+
+def _key(word: str) -> str:
+    """A word without a plural's s."""
+    return word.rstrip("s")
+
+
+def longest_run(name: list[str], keys: list[str]) -> tuple[int, int, int]:
+    """(content words, start, end) of the longest run of a name's words among a question's ``keys``.
+
+    (0, 0, 0) where it holds fewer than half of the name's content words, or none that names something.
+    """
+    wanted = [_key(word) for word in name]
+    best = (0, 0, 0)
+    if set(wanted).isdisjoint(keys):
+        return best
+    for i, j in product(range(len(wanted)), range(len(keys))):
+        size = 0
+        while i + size < len(wanted) and j + size < len(keys) and wanted[i + size] == keys[j + size] != "":
+            size += 1
+        while size and not content_words(name[i + size - 1 : i + size]):
+            size -= 1
+        if size and content_words(name[i : i + 1]) and names_something(name[i : i + size]):
+            best = max(best, (len(content_words(name[i : i + size])), j, j + size), key=lambda run: run[0])
+    return best if 2 * best[0] >= len(content_words(name)) else (0, 0, 0)
+
+
+def figures(wording: Wording, named: dict[str, str], table: PageTable) -> list[float]:
+    """The figures that a filled wording names, items by places, in its order."""
+    items = [
+        named[slot]
+        for slot in wording.slots
+        if named[slot] in table.items and SLOT.fullmatch(slot)[1] in ("row", "total")
+    ]
+    return [table.figure(item, place) for item, place in product(items, places(wording, named, table))]
+
+
+def places(wording: Wording, named: dict[str, str], table: PageTable) -> list[int | None]:
+    """Where the years and columns that a filled wording names stand in the table; its only column where it names none."""
+    kinds = {slot: SLOT.fullmatch(slot)[1] for slot in wording.slots}
+    found = [table.years.get(named[slot]) for slot in kinds if kinds[slot] == "year"]
+    found += [table.columns.get(named[slot]) for slot in kinds if kinds[slot] == "column"]
+    if not found and not table.by_column and len(table.table[0]) == 2:
+        return [1]
+    return found
+
+
+def _operation(wording: Wording, named: dict[str, str], table: PageTable, number: float) -> str:
+    """The one operation on the named figures that gives the labelled ``number``."""
+    values = figures(wording, named, table)
+    if math.isnan(number) or len(values) not in (1, 2) or any(map(math.isnan, values)):
+        return ""
+    names = ["a"] if len(values) == 1 else [name for name in OPERATIONS if name != "a"]
+    return next((name for name in names if agree(calculate(name, values), number)), "")
+
+
+def calculate(operation: str, values: list[float]) -> float:
+    """An operation's result on one or two figures; NaN where it has none."""
+    if not operation or len(values) != (1 if operation == "a" else 2):
+        return math.nan
+    try:
+        return float(OPERATIONS[operation](values[0], values[-1]))
+    except ZeroDivisionError:
+        return math.nan
