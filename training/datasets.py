@@ -3,18 +3,19 @@
 import math
 import random
 import re
+from functools import cache
 
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from torch.utils.data import SequentialSampler
 
+from ..data.decontamination import words_of
 from ..data.loading import load_source
 from ..data.numbers import SignedLogScaler
-from ..data.schema import Example
+from ..data.schema import Example, numeric_text
 from ..data.splits import FinancialData
-from ..data.synthesis.filter import synthetic_pairs
-from ..data.synthesis.questions import SyntheticPair
+from ..data.synthesis.transplant import SyntheticPair, transplanted_pairs
 from .arguments import DataArguments
 from .hard_negatives import mined_negatives
 
@@ -67,17 +68,25 @@ def _table_start(text: str) -> int:
 def synthesized(
     data: FinancialData, data_args: DataArguments, count: int, seed: int, set_aside: bool
 ) -> list[SyntheticPair]:
-    """Synthetic pairs that share no text with the evaluation side, from four fifths of the pages or the fifth `set_aside`.
+    """Questions transplanted to pages that share no text with the evaluation side, none of them an evaluation question.
 
-    The backbone never sees pages set aside: the projection is refitted on them.
+    The pages are four fifths of the filing pages and the labelled ones, or (`set_aside`) the fifth that is left: the
+    backbone never sees it, the projection is refitted on it.
     """
     if not (data_args.synthesize and count):
         return []
     decontamination = data.decontamination
+    leaks = cache(decontamination.leaks)
     pages = [page for name in data_args.synthesize for page in load_source(name).pages.values()]
-    pages = [page for i, page in enumerate(pages) if (i % 5 == 4) == set_aside and not decontamination.leaks(page.text)]
+    pages = [page for i, page in enumerate(pages) if (i % 5 == 4) == set_aside and not leaks(page.text)]
+    if not set_aside:
+        pages += {example.page.page_id: example.page for example in data.train}.values()
     # The shaped page can bring words together that layout kept apart: judged again as it is trained on.
-    return [pair for pair in synthetic_pairs(pages, count, seed) if not decontamination.leaks(pair.page.text)]
+    return [
+        pair
+        for pair in transplanted_pairs(data.train, pages, count, seed)
+        if not leaks(pair.page.text) and " ".join(words_of(pair.question)) not in decontamination.questions
+    ]
 
 
 def training_datasets(
@@ -115,7 +124,7 @@ def training_datasets(
     examples, pairs = laid_out(examples), laid_out(pairs)
     datasets = {"labelled": training_columns(examples, scaler, data_args.page_words, seed, negatives)}
     if pairs:
-        texts = [window(pair.page.text, data_args.page_words, pair.anchor, rng) for pair in pairs]
+        texts = [window(pair.page.text, data_args.page_words, pair.evidence_start, rng) for pair in pairs]
         columns = {"question": [pair.question for pair in pairs], "page": texts}
         columns |= negative_column(pairs, negatives, data_args.page_words, rng)
         datasets["synthetic"] = Dataset.from_dict(columns)
@@ -126,7 +135,7 @@ def training_datasets(
             {
                 "question": [fact.question for fact in facts],
                 "fact": [fact.fact for fact in facts],
-                "numeric": [fact.numeric for fact in facts],
+                "numeric": [numeric_text(fact.question, fact.fact) for fact in facts],
                 "label": scaler.transform([fact.number for fact in facts]),
             }
         )

@@ -45,7 +45,10 @@ def plain_name(cell: str) -> str:
     name = re.sub(r"\s+", " ", _FOOTNOTE.sub(" ", spoken(cell))).strip(" :.,-…$*")
     words = name.split()
     whole = (
-        name.count("(") == name.count(")") and words and words[-1] not in _OPEN_END and words[0] not in _FUNCTION_WORDS
+        name.count("(") == name.count(")")
+        and words
+        and words[-1] not in _OPEN_END
+        and words[0] not in {*_FUNCTION_WORDS, "(", "/", "&"}
     )
     stray = _NO_NAME.search(name) and not _PERCENT_FIRST.match(name)
     return name if whole and not stray and len(words) <= 14 and names_something(words) else ""

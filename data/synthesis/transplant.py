@@ -125,10 +125,11 @@ def _named(wording: Wording, table: PageTable, rng: random.Random) -> dict[str, 
     if any(counts[kind] > len(choices[kind]) for kind in choices):
         return None
     drawn = {kind: _neighbours(choices[kind], counts[kind], rng) for kind in choices if counts[kind]}
+    drawn["company"] = [_company_on(table.page)] if counts["company"] else []
     named = {
         slot: years[int(match[2])] if match[1] == "year" else drawn[match[1]].pop() for slot, match in kinds.items()
     }
-    return named if len(set(named.values())) == len(named) else None
+    return named if all(named.values()) and len(set(named.values())) == len(named) else None
 
 
 def _neighbours(names: list[str], count: int, rng: random.Random, within: int = 6) -> list[str]:
@@ -166,13 +167,13 @@ def _fill(wording: Wording, named: dict[str, str], table: PageTable, rng: random
     if "total" in wording.words:
         said = {slot: name.removeprefix("total ") for slot, name in said.items()}
     text = SLOT.sub(lambda match: said[match[0]], wording.text)
-    company = _company_on(table.page)
+    company = "" if "company0" in wording.text else _company_on(table.page)
     if company and rng.random() < COMPANY_SHARE:
         if "company's" in text:
             text = re.sub(r"(the )?company's", f"{company}'s", text, count=1)
         else:
             text = f"for {company} , {text}" if rng.random() < 0.3 else f"{text} for {company}"
-    return re.sub(r"\b(\w+)( \1\b)+", r"\1", text) + "?"
+    return re.sub(r"\b(\w+)( \1\b)+", r"\1", text).replace(" 's", "'s") + "?"
 
 
 def _said(name: str, taken: set[str], rng: random.Random, keep_total: bool) -> str:
@@ -198,4 +199,6 @@ def _company_on(page: Page) -> str:
     """The company's name as the page writes it, "" where it does not."""
     text = page.text.lower()
     names = [page.company.lower().replace("_", mark) for mark in (" ", "&", " & ", "")]
-    return next((name for name in names if len(name) > 1 and re.search(rf"\b{re.escape(name)}\b", text)), "")
+    return next(
+        (name for name in names if len(name) > 1 and re.search(rf"(?<![\w&]){re.escape(name)}(?![\w&])", text)), ""
+    )

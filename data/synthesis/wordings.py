@@ -11,22 +11,30 @@ from ..numbers import agree
 from ..schema import Example
 from .tables import PageTable, content_words, names_something, read_table, spoken
 
-MIN_COMPANIES = 6  # a word that fewer companies' questions share belongs to a page, not to a wording
+# A word that fewer questions share, or those of fewer companies, belongs to a page and not to a wording.
+MIN_QUESTIONS, MIN_COMPANIES = 6, 3
 # Words of asking: they fit any page, and may stand beside a slot. All others are the page's subject.
 ASKING = set(
-    "a amount amounts an and are as at average balance be been between both by change compared comprised considering "
+    "a add among amount amounts an and are as at average balance be been between both by change compared comprised considering "
     "contributed cumulative decline decrease did difference do does during each end ended fiscal for from greater growth "
     "has have higher highest how in increase is it its larger largest less lowest many much net of on or over part percent "
     "percentage period portion proportion range rate ratio related relation represent represented respective respectively "
-    "sum than that the to total value values was were what when where which with year years ( ) , / %".split()
+    "sum than that the to total up value values was were what when where which with year years ( ) , / %".split()
 )
 # Words that ask for an explanation, or for more than the table's figures.
 _EXPLAINING = set(
     "calculated caused components comprise consist constitution due expected included include information excluded provide "
     "provided table there this under used why would if based two three four five six considered".split()
 )
+# Between one of these and a name something is missing: "the amount {row0}", "{row0} ratio".
+_NEEDS_OF = set(
+    "amount amounts change difference growth part percent percentage period portion proportion range rate ratio sum value "
+    "values balance".split()
+)
+_NOT_AFTER = _NEEDS_OF | {"average", "net", "total", "cumulative", "respective", "the"} - {"change"}
 _MONTHS = set("january february march april may june july august september october november december".split())
-SLOT = re.compile(r"\{(row|total|column|year)(\d)\}")
+SLOT = re.compile(r"\{(row|total|column|year|company)(\d)\}")
+_NAME_SLOT = re.compile(r"\{(row|total|column)(\d)\}")
 
 # What a question about one or two figures asks, in the order in which its wording names them.
 OPERATIONS: dict[str, Callable[[float, float], float]] = {
@@ -45,8 +53,8 @@ OPERATIONS: dict[str, Callable[[float, float], float]] = {
 @dataclass
 class Wording:
     """A question with slots: ``{row0}`` a line item, ``{total0}`` one named a total, ``{column0}`` a column,
-    ``{year0}`` the newest year of the table, ``{year1}`` the one before; ``count`` questions were worded so, and
-    ``operation`` (a key of `OPERATIONS`) gives their answers, "" where it is not known."""
+    ``{year0}`` the newest year of the table, ``{year1}`` the one before, ``{company0}`` the company; ``count`` questions
+    were worded so, and ``operation`` (a key of `OPERATIONS`) gives their answers, "" where it is not known."""
 
     text: str
     count: int = 1
@@ -70,21 +78,29 @@ class _Marked:
     operation: str
 
 
-def wordings(examples: list[Example], min_companies: int = MIN_COMPANIES) -> list[Wording]:
+def wordings(
+    examples: list[Example], min_questions: int = MIN_QUESTIONS, min_companies: int = MIN_COMPANIES
+) -> list[Wording]:
     """The distinct wordings of labelled questions, the commonest first.
 
-    A wording is kept when each of its words stands in the wordings of at least ``min_companies`` companies (pages,
-    where the company is not known). Examples whose page has no table give none.
+    A wording is kept when each of its words stands in at least ``min_questions`` questions' wordings, of at least
+    ``min_companies`` companies (pages, where the company is not known). Examples whose page has no table give none.
     """
     tables = {example.page.page_id: read_table(example.page) for example in examples}
     marked = [mark(example, tables[example.page.page_id]) for example in examples if tables[example.page.page_id]]
-    seen = defaultdict(set)
-    for item in filter(None, marked):
-        for word in Wording(item.text).words:
-            seen[word].add(item.company)
+    marked = [item for item in marked if item]
+    seen = defaultdict(Counter)
+    for item in marked:
+        for word in set(Wording(item.text).words):
+            seen[word][item.company] += 1
+    common = {
+        word
+        for word, companies in seen.items()
+        if companies.total() >= min_questions and len(companies) >= min_companies
+    }
     operations = defaultdict(Counter)
-    for item in filter(None, marked):
-        if all(len(seen[word]) >= min_companies for word in Wording(item.text).words):
+    for item in marked:
+        if common.issuperset(Wording(item.text).words):
             operations[item.text][item.operation] += 1
     kept = [Wording(text, found.total(), _agreed(found)) for text, found in operations.items()]
     return sorted(kept, key=lambda wording: (-wording.count, wording.text))
@@ -99,10 +115,10 @@ def _agreed(operations: Counter) -> str:
 
 def mark(example: Example, table: PageTable) -> _Marked | None:
     """An example's question with what it names of its table as slots; None where it names no line item or column."""
-    words = question_words(example.question)
-    keys = [_key(word) for word in words]
+    words = _company_marked(question_words(example.question), example.page.company)
+    keys = ["" if SLOT.fullmatch(word) else _key(word) for word in words]
     years = list(table.years)
-    named: dict[str, str] = {}
+    named = {"{company0}": example.page.company}
     for i, word in enumerate(words):
         if word in table.years:
             words[i], keys[i] = f"{{year{years.index(word)}}}", ""
@@ -121,6 +137,7 @@ def mark(example: Example, table: PageTable) -> _Marked | None:
         counts[kind] += 1
         words[start:end], keys[start:end] = [slot], [""]
         named[slot] = name
+    words, named = _numbered(words, named)
     # What is left of years, figures and half-read names belongs to the page.
     text = " ".join(words)
     if not _reads_well(words):
@@ -134,23 +151,52 @@ def mark(example: Example, table: PageTable) -> _Marked | None:
     )
 
 
+def _numbered(words: list[str], named: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The slots of names numbered in the order in which the question says them."""
+    counts, renamed = Counter(), {}
+    for word in words:
+        slot = _NAME_SLOT.fullmatch(word)
+        if slot:
+            renamed[word] = f"{{{slot[1]}{counts[slot[1]]}}}"
+            counts[slot[1]] += 1
+    return [renamed.get(word, word) for word in words], {renamed.get(slot, slot): name for slot, name in named.items()}
+
+
+def _company_marked(words: list[str], company: str) -> list[str]:
+    name = company.lower().replace("_", " ").split()
+    for i in range(len(words) - len(name) + 1 if name else 0):
+        if words[i : i + len(name)] == name:
+            rest = words[i + len(name) :]
+            if rest and rest[0].startswith("."):  # "corp ." or "corp .'s"
+                rest = [rest[0][1:], *rest[1:]] if rest[0][1:] else rest[1:]
+            return [*words[:i], "{company0}", *rest]
+    return words
+
+
 def _reads_well(words: list[str]) -> bool:
     """Whether a marked question is whole: no half-read name beside a slot, no explanation asked for, no stray mark."""
-    names = [bool(SLOT.fullmatch(word)) and "year" not in word for word in words]
-    for (word, name), (following, next_name) in zip(zip(words, names), [*zip(words[1:], names[1:]), ("", False)]):
-        if name and next_name or name and following and not _may_adjoin(following):
+    names = [bool(_NAME_SLOT.fullmatch(word)) for word in words]
+    for i in (i for i, name in enumerate(names) if name):
+        before, after = words[i - 1] if i else "", words[i + 1] if i + 1 < len(words) else ""
+        if not _fits_beside(before) or before in _NEEDS_OF or not _fits_beside(after) or after in _NOT_AFTER:
             return False
-        if next_name and not _may_adjoin(word):
-            return False
-    text = " ".join(words)
-    marks = re.search(r"(^|\s)\.(\s|$)|^\W|, ,|\( \)|(from|to|in|of) ,", re.sub(r"[{}]", "", text))
-    represents = re.search(r"what (do|does) \S+ (\S+ )?represent", text)
-    kinds = re.search(r"which \{(row|total|column)", text)
-    return not (marks or represents or kinds or _EXPLAINING & set(words)) and words.count("(") == words.count(")")
+    text = re.sub("[{}]", "", " ".join(words))
+    marks = re.search(r"(^|\s)\.(\s|$)|^\W|, ,|\( \)|(from|to|in|of) ,", text)
+    odd = re.search(
+        r"what (do|does) \S+ (\S+ )?represent|(what is|which|by) (represented|row|total\d|column)|did \S+ to", text
+    )
+    whole = words.count("(") == words.count(")") and sum(names) <= 2
+    return whole and not (marks or odd or _EXPLAINING & set(words))
 
 
-def _may_adjoin(word: str) -> bool:
-    return word in ASKING or bool(SLOT.fullmatch(word)) or word in ("company's", "segment")
+def _fits_beside(word: str) -> bool:
+    """Whether a word may stand beside a line item's slot; "" is the question's end."""
+    return (
+        not word
+        or word in ASKING
+        or word in ("company's", "'s", "segment")
+        or bool(SLOT.fullmatch(word) and not _NAME_SLOT.fullmatch(word))
+    )
 
 
 def question_words(question: str) -> list[str]:
