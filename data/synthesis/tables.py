@@ -83,8 +83,9 @@ class PageTable:
         cells = self.table[row]
         return parse_number(cells[column]) if column < len(cells) and cells[column] != DASH else math.nan
 
-    def is_percentage(self, item: str) -> bool:
-        return "%" in item or any("%" in cell for cell in self._cells(item))
+    def is_rate(self, item: str) -> bool:
+        """Whether an item's figures are percentages or amounts per share: not to be added, nor "in millions"."""
+        return "%" in item or "per share" in item or any("%" in cell for cell in self._cells(item))
 
     def has_figures(self, item: str) -> bool:
         return any(not math.isnan(parse_number(cell)) for cell in self._cells(item))
@@ -131,7 +132,7 @@ def shape_filing(page: Page, raw: bool) -> PageTable | None:
 
 def _read(read: PageTable, usual_years: list[str]) -> PageTable | None:
     table = read.table
-    header = next((i for i, row in enumerate(table[:3]) if YEAR.search(" ".join(row[1:]))), 0)
+    header = next((i for i, row in enumerate(table[:3]) if _heads_years(row, first=not i)), 0)
     years = _places(enumerate(table[header][1:], 1))
     in_rows = _places((i, row[0]) for i, row in enumerate(table) if row and i)
     read.by_column = not years and len(in_rows) > 1
@@ -140,9 +141,18 @@ def _read(read: PageTable, usual_years: list[str]) -> PageTable | None:
     read.items = {item: at for item, at in read.items.items() if read.has_figures(item)}
     if not read.by_column:
         read.columns = _distinct(enumerate(table[header][1:], 1))
+    if years and not all(table[header][1:]) and usual_years:
+        years = dict.fromkeys(years)  # layout text with columns that nothing heads: which is whose is not known
     years = years or (in_rows if read.by_column else dict.fromkeys(usual_years))
     read.years = dict(sorted(years.items(), reverse=True))
     return read if read.items else None
+
+
+def _heads_years(row: list[str], first: bool) -> bool:
+    """Whether a row heads columns of years: the ``first`` of a table with any, another without other figures."""
+    figures = [cell for cell in row[1:] if re.search(r"\d", cell)]
+    years = [cell for cell in figures if YEAR.search(cell)]
+    return bool(years) and (first or years == figures)
 
 
 def _places(cells) -> dict[str, int | None]:

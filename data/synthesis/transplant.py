@@ -145,7 +145,7 @@ def _plausible(wording: Wording, named: dict[str, str], table: PageTable) -> boo
     if None not in places(wording, named, table) and any(map(math.isnan, values)):
         return False
     items = [name for name in named.values() if name in table.items]
-    if any(table.is_percentage(item) for item in items) and (len(items) > 1 or _UNIT.search(wording.text)):
+    if any(table.is_rate(item) for item in items) and (len(items) > 1 or _UNIT.search(wording.text)):
         return False
     beside = " ".join(word for word in wording.words if word not in ASKING)
     if _MEASURE.search(beside) and any(_MEASURE.search(item) for item in items):

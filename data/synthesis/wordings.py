@@ -31,6 +31,11 @@ _NEEDS_OF = set(
     "amount amounts change difference growth part percent percentage period portion proportion range rate ratio sum value "
     "values balance".split()
 )
+# One of these joins two line items.
+_JOINING = set(
+    "and as between compared comprised difference percent percentage portion proportion ratio related represent represented "
+    "sum than".split()
+)
 _NOT_AFTER = _NEEDS_OF | {"average", "net", "total", "cumulative", "respective", "the"} - {"change"}
 _MONTHS = set("january february march april may june july august september october november december".split())
 SLOT = re.compile(r"\{(row|total|column|year|company)(\d)\}")
@@ -107,10 +112,10 @@ def wordings(
 
 
 def _agreed(operations: Counter) -> str:
-    """The operation of more than half of the questions that show one."""
+    """The operation of more than half of the questions whose figures are known."""
     shown = Counter({name: count for name, count in operations.items() if name})
     name, count = shown.most_common(1)[0] if shown else ("", 0)
-    return name if 2 * count > shown.total() else ""
+    return name if name in OPERATIONS and 2 * count > shown.total() else ""
 
 
 def mark(example: Example, table: PageTable) -> _Marked | None:
@@ -185,8 +190,10 @@ def _reads_well(words: list[str]) -> bool:
     odd = re.search(
         r"what (do|does) \S+ (\S+ )?represent|(what is|which|by) (represented|row|total\d|column)|did \S+ to", text
     )
+    rows = sum(word.startswith(("{row", "{total")) for word in words)
+    joined = rows < 2 or not _JOINING.isdisjoint(words)
     whole = words.count("(") == words.count(")") and sum(names) <= 2
-    return whole and not (marks or odd or _EXPLAINING & set(words))
+    return whole and joined and not (marks or odd or _EXPLAINING & set(words))
 
 
 def _fits_beside(word: str) -> bool:
@@ -250,12 +257,16 @@ def places(wording: Wording, named: dict[str, str], table: PageTable) -> list[in
 
 
 def _operation(wording: Wording, named: dict[str, str], table: PageTable, number: float) -> str:
-    """The one operation on the named figures that gives the labelled ``number``."""
+    """The operation on the named figures that gives the labelled ``number``; "other" where none does, "" where the
+    figures or the number are not known."""
     values = figures(wording, named, table)
     if math.isnan(number) or len(values) not in (1, 2) or any(map(math.isnan, values)):
         return ""
+    ranks = [int(match[2]) for match in SLOT.finditer(wording.text) if match[1] == "year"]
     names = ["a"] if len(values) == 1 else [name for name in OPERATIONS if name != "a"]
-    return next((name for name in names if agree(calculate(name, values), number)), "")
+    found = next((name for name in names if agree(calculate(name, values), number)), "other")
+    # "the average from 2015 to 2018" is of all the years between.
+    return "other" if found in ("mean", "a+b") and ranks and max(ranks) - min(ranks) > 1 else found
 
 
 def calculate(operation: str, values: list[float]) -> float:
