@@ -121,6 +121,7 @@ def test_a_list_of_contents_is_not_asked_about():
         ("Cost of products sold (1)", "cost of products sold"),
         ("net income ( loss ) :", "net income ( loss )"),
         ("company\u2019s own shares\u2014basic", "company's own shares - basic"),
+        ("Less: current portion of debt", "current portion of debt"),
         ("total", ""), ("balance at end of year", ""), ("charges related to", ""), ("2.1 definitions", ""),
         ("6.75% notes", "6.75% notes"), ("balance at december 31 2009", ""),
     ],
@@ -216,6 +217,20 @@ def test_a_filled_question_names_rows_of_its_page_and_its_number_answers_it(exam
         if f"average {depot} finished goods" in pair.question:
             assert pair.number == pytest.approx((a + b) / 2)
     assert any(math.isfinite(pair.number) for pair in pairs)
+
+
+def test_an_increase_is_asked_about_where_the_figure_rose(filings):
+    """No line item of these pages falls between two positive figures."""
+    pages = list(load_source(filings).pages.values())
+    asked = {}
+    for word, number in (("increase", 0.25), ("decrease", -0.25)):
+        question = f"what was the percentage {word} in net sales from 2011 to 2012?"
+        rows = [ROWS[0], ["net sales", "$ 80" if word == "increase" else "$ 48", "$ 64", "$ 60"]]
+        examples = [labelled(question, number, rows, f"c{i}", f"c{i}") for i in range(6)]
+        assert wordings(examples)[0].operation == "(b-a)/a"
+        asked[word] = transplanted_pairs(examples, pages, 50)
+    assert asked["increase"] and all(pair.number > 0 for pair in asked["increase"])
+    assert not asked["decrease"]
 
 
 def test_both_shapes_and_tables_of_labelled_pages_are_asked_about(examples, filings):

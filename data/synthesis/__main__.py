@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=13)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
     try:
         labelled, unlabelled = ([load_source(name) for name in names] for names in (args.data, args.pages))
     except DataError as error:
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
         f"{len(examples)} questions gave {len(worded)} distinct wordings; {len(pairs)} questions on {len(pages)} pages"
     )
     for pair in random.Random(args.seed).sample(pairs, min(args.show, len(pairs))):
-        print(f"- {pair.question} — {' '.join(filter(None, (pair.page.company, pair.page.page_id)))}")
+        print(f"- {pair.question} — {', '.join(filter(None, (pair.page.company, *pair.page.page_id.rsplit('/', 1))))}")
 
 
 if __name__ == "__main__":

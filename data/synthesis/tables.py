@@ -17,7 +17,9 @@ _DULL = _FUNCTION_WORDS | set(
     "thousands billion billions dollars date value values number all adjustments adjusted activity period periods".split()
 )
 # No line item's name: a section's number or a date run into words, two columns of prose read as one line.
-_NO_NAME = re.compile(r"\d{4}| \. |^\d+\.?\d* |^\d+\.\d+|\bexhibit\b|\bpages?\b")
+_NO_NAME = re.compile(
+    r"\d{4}| \. |^\d+\.?\d* |^\d+\.\d+| : |\b(exhibit|certificate|incorporated|herein|thereto|pages?)\b"
+)
 _PERCENT_FIRST = re.compile(r"^\d+(\.\d+)?%")
 _FOOTNOTE = re.compile(r"\( ?(?:\w|\d+|[ivx]+) ?\)|(?<=[a-z])\d\b|\*+|†+")
 _BRACKETS = re.compile(r"\s*/?\s*\( [^()]* \)\s*/?")
@@ -43,6 +45,7 @@ def spoken(text: str) -> str:
 def plain_name(cell: str) -> str:
     """A cell's name as a question says it, without footnotes and trailing marks; "" where it names no line item."""
     name = re.sub(r"\s+", " ", _FOOTNOTE.sub(" ", spoken(cell))).strip(" :.,-…$*")
+    name = re.sub(r"^(add|less|plus|deduct) (: )?", "", name)
     words = name.split()
     whole = (
         name.count("(") == name.count(")")

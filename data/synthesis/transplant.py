@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from ..decontamination import words_of
 from ..schema import Example, Page, numeric_text
 from .filter import Finder
+from .slots import ASKING, SLOT, Wording, calculate, figures, places
 from .tables import PageTable, names_something, read_table, shape_filing, without_brackets
-from .wordings import ASKING, SLOT, Wording, calculate, figures, places, wordings
+from .wordings import wordings
 
 logger = logging.getLogger(__name__)
 
 COMPANY_SHARE = 0.15  # of the questions about a page that names its company
+_ROUNDS = 60  # at most so many questions a page
 _TRIES = 12  # wordings tried on a page before it is passed over
 _JOINT = re.compile(
     r" , | - | attributable to | related to | net of | including | excluding | from | before | on | for "
@@ -71,12 +73,10 @@ def transplanted_pairs(
     vocabularies = [set(words_of(table.page.text)) for table in tables]
     # The square root lets the rare wordings speak.
     weights = [math.sqrt(wording.count) for wording in worded]
-    pairs, asked = [], set()
-    made = 0
-    for _ in range(60):
-        asking = rng.sample(range(len(tables)), len(tables))
+    pairs, asked, made = [], set(), 0
+    for _ in range(_ROUNDS):
         candidates = []
-        for i in asking:
+        for i in rng.sample(range(len(tables)), len(tables)):
             pair = _ask(tables[i], vocabularies[i], rng.choices(worded, weights, k=_TRIES), rng)
             if pair and pair.question not in asked:
                 asked.add(pair.question)
@@ -95,19 +95,11 @@ def transplanted_pairs(
 def _ask(table: PageTable, vocabulary: set[str], worded: list[Wording], rng: random.Random) -> SyntheticPair | None:
     """A question about a table in the first of the wordings that fits it, or None."""
     for wording in worded:
-        # What is no word of asking is the subject: it has to be the page's.
-        if (
-            not {part for word in wording.words if word not in ASKING for part in words_of(word)} - {"s", "company"}
-            <= vocabulary
-        ):
-            continue
-        named = _named(wording, table, rng)
-        if named is None:
-            continue
-        number = calculate(wording.operation, figures(wording, named, table))
-        if _plausible(wording, named, table):
+        named = _named(wording, table, rng) if wording.subject <= vocabulary else None
+        if named and _plausible(wording, named, table):
             items = [name for name in named.values() if name in table.items]
             rows = table.evidence(items, places(wording, named, table))
+            number = calculate(wording.operation, figures(wording, named, table))
             question = _fill(wording, named, table, rng)
             return SyntheticPair(question, table.page, table.starts[rows[0]], table.fact(rows), number)
     return None
@@ -155,8 +147,18 @@ def _plausible(wording: Wording, named: dict[str, str], table: PageTable) -> boo
         return False
     if wording.operation in ("a/b", "b/a") and _SHARE.search(wording.text) and (number <= 0 or number > 1):
         return False
-    change = number if wording.operation[:2] in ("(b", "b-", "(a", "a-") else math.nan
-    return not (_UP.search(wording.text) and change < 0 and not _DOWN.search(wording.text))
+    change = _change(wording, values)
+    up, down = _UP.search(wording.text), _DOWN.search(wording.text)
+    return not (up and not down and change < 0 or down and not up and change > 0)
+
+
+def _change(wording: Wording, values: list[float]) -> float:
+    """How much an item's figure rose from the earlier to the later of two years; NaN for other questions."""
+    ranks = [int(match[2]) for match in map(SLOT.fullmatch, wording.slots) if match[1] == "year"]
+    if len(ranks) != 2 or len(values) != 2:
+        return math.nan
+    first, second = values
+    return first - second if ranks[0] < ranks[1] else second - first
 
 
 def _fill(wording: Wording, named: dict[str, str], table: PageTable, rng: random.Random) -> str:
