@@ -41,7 +41,7 @@ def _cell(text: str) -> str:
 
 def _split_row(line: str) -> list[str]:
     """A layout line's cells; a lone currency sign joins the amount after it."""
-    cells = []
+    cells: list[str] = []
     for cell in filter(None, map(str.strip, _COLUMNS.split(line.strip()))):
         for part in re.split(r"(?<=\d)\s+(?=[$(])|(?<=\))\s+(?=[$(])", cell):
             if cells and cells[-1] in ("$", "€", "£"):
