@@ -48,7 +48,7 @@ def parse_finqa(record: dict):
     filename = str(record.get("filename") or "") or str(record.get("id") or "").rsplit("-", 1)[0]
     parts = filename.split("/")
     company, year = (parts[0], fields.year(parts[1])) if len(parts) == 3 else ("", None)
-    page = Page(filename or text_id(text), text, company, year)
+    page = Page(filename or text_id(text), text, company, year, table)
     for qa in _questions(record):
         question = fields.text(qa.get("question"), "question")
         answer = next((qa[name] for name in ("answer", "answers") if qa.get(name) not in (None, "", [])), None)

@@ -14,12 +14,14 @@ class RecordError(ValueError):
 
 @dataclass
 class Page:
-    """A page to search: its text as MTEB's FinQARetrieval writes it, and where it comes from."""
+    """A page to search: its text as MTEB's FinQARetrieval writes it, where it comes from, and its table's rows of cells
+    where the source names one."""
 
     page_id: str
     text: str
     company: str = ""
     year: int | None = None
+    table: list[list[str]] | None = field(default=None, repr=False)
 
 
 @dataclass

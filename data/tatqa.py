@@ -23,7 +23,7 @@ def parse_tatqa(record: dict):
         raise RecordError("page")
     flat = _one_header(table)
     identity = fields.cell(boxed.get("uid"), "table") or text_id(str(table))
-    page = Page(identity, str(table) + " ".join(paragraphs.values()))
+    page = Page(identity, str(table) + " ".join(paragraphs.values()), table=flat)
     yield page
     for qa in fields.mappings(record.get("questions"), "questions"):
         question = fields.text(qa.get("question"), "question")

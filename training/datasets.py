@@ -5,17 +5,18 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
 from sentence_transformers import SentenceTransformer
 
+from ..data.decontamination import words_of
 from ..data.loading import load_source
 from ..data.numbers import SignedLogScaler
 from ..data.schema import Example, text_id
 from ..data.splits import FinancialData
-from ..data.synthesis.filter import synthetic_pairs
-from ..data.synthesis.questions import SyntheticPair
+from ..data.synthesis.transplant import SyntheticPair, transplanted_pairs
 from .arguments import DataArguments, FinTrainingArguments
 from .batches import PageCollator, ids_of, right_pages
 from .concepts import concept_rows
@@ -106,7 +107,7 @@ def _parts(group: list, size: int) -> list[list]:
 def evidence_start(pair: Example | SyntheticPair) -> int:
     """The character of its page where a pair's evidence stands: its first gold sentence, else the table, else the start."""
     if isinstance(pair, SyntheticPair):
-        return pair.anchor
+        return pair.evidence_start
     texts = [pair.facts[name] for name in pair.gold if name.startswith("text_")]
     position = pair.page.text.find(texts[0]) if texts else -1
     return position if position >= 0 else _table_start(pair.page.text)
@@ -119,17 +120,25 @@ def _table_start(text: str) -> int:
 def synthesized(
     data: FinancialData, data_args: DataArguments, count: int, seed: int, set_aside: bool
 ) -> list[SyntheticPair]:
-    """Synthetic pairs that share no text with the evaluation side, from four fifths of the pages or the fifth `set_aside`.
+    """Questions transplanted to pages that share no text with the evaluation side, none of them an evaluation question.
 
-    The backbone never sees pages set aside: the projection is refitted on them.
+    The pages are four fifths of the filing pages and the labelled ones, or (`set_aside`) the fifth that is left: the
+    backbone never sees it, the projection is refitted on it.
     """
     if not (data_args.synthesize and count):
         return []
     decontamination = data.decontamination
+    leaks = cache(decontamination.leaks)
     pages = [page for name in data_args.synthesize for page in load_source(name).pages.values()]
-    pages = [page for i, page in enumerate(pages) if (i % 5 == 4) == set_aside and not decontamination.leaks(page.text)]
+    pages = [page for i, page in enumerate(pages) if (i % 5 == 4) == set_aside and not leaks(page.text)]
+    if not set_aside:
+        pages += {example.page.page_id: example.page for example in data.train}.values()
     # The shaped page can bring words together that layout kept apart: judged again as it is trained on.
-    return [pair for pair in synthetic_pairs(pages, count, seed) if not decontamination.leaks(pair.page.text)]
+    return [
+        pair
+        for pair in transplanted_pairs(data.train, pages, count, seed)
+        if not leaks(pair.page.text) and " ".join(words_of(pair.question)) not in decontamination.questions
+    ]
 
 
 def training_datasets(

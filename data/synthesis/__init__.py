@@ -1,1 +1,1 @@
-"""Training questions from unlabelled filing pages: layout text into FinQA's shape, questions about it, the ones worth keeping."""
+"""Questions for pages that have none: wordings of labelled questions, filled from other pages' tables (docs/synthesis.md)."""
