@@ -57,7 +57,16 @@ def parse_finqa(record: dict):
         if derived:
             gold, evidence = derived, [facts[name] for name in derived]
         number = finqa_number(answer, qa.get("exe_ans", qa.get("final_result")))
-        yield Example(question, page, " ".join(evidence) or text, number, facts, gold, bool(derived))
+        yield Example(
+            question,
+            page,
+            " ".join(evidence) or text,
+            number,
+            facts,
+            gold,
+            bool(derived),
+            evidence_known=bool(evidence),
+        )
 
 
 def _derived(program: object, question: str, facts: dict[str, str], table: list[list[str]]) -> list[str]:

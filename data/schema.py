@@ -32,6 +32,7 @@ class Example:
     unit of `data.numbers` (NaN where it is none), ``facts`` all that the page offers by id, ``gold`` the ids among
     them that are the evidence: FinQA's ``gold_inds``, or where ``gold_derived`` says so, read off the program
     (`data.evidence`), which finds four fifths of them. ``kind`` is the family of its source's schema (finqa, tatqa, ...).
+    ``evidence_known`` is False where the record names none, so that ``fact`` is the whole page.
     """
 
     question: str
@@ -42,6 +43,7 @@ class Example:
     gold: list[str] = field(default_factory=list)
     gold_derived: bool = False
     kind: str = ""
+    evidence_known: bool = True
 
     @property
     def numeric_text(self) -> str:

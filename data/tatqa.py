@@ -32,7 +32,7 @@ def parse_tatqa(record: dict):
         if "table" in fields.cell(qa.get("answer_from"), "answer_from"):
             facts = [linearise_row(flat, row) for row in _relevant_rows(qa, flat)] + facts
         number = tatqa_number(qa.get("answer"), fields.cell(qa.get("scale"), "scale"))
-        yield Example(question, page, " ".join(facts) or page.text, number)
+        yield Example(question, page, " ".join(facts) or page.text, number, evidence_known=bool(facts))
 
 
 def _one_header(table: list[list[str]]) -> list[list[str]]:

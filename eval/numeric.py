@@ -131,7 +131,8 @@ def lost_to_constants(numbers: dict) -> list[tuple[int, str]]:
 
 
 def labelled(examples: list[Example]) -> list[Example]:
-    return [example for example in examples if np.isfinite(example.number)]
+    """Those with a number and with evidence to read it from: a numeric head comes after retrieval."""
+    return [example for example in examples if example.evidence_known and np.isfinite(example.number)]
 
 
 def seen_answers(evaluation: list[Example], train: list[Example]) -> int:

@@ -81,10 +81,14 @@ def fact_rows(pairs: list[Example | SyntheticPair], scaler: SignedLogScaler, que
 
 
 def numeric_columns(pairs: list[Example | SyntheticPair], scaler: SignedLogScaler | None) -> dict[str, list]:
-    """``numeric_text`` and ``label`` of a row's questions; nothing without a ``scaler``."""
+    """``numeric_text`` and ``label`` of a row's questions; nothing without a ``scaler``.
+
+    A question without known evidence has no label: its numeric text would be the whole page once more.
+    """
     if scaler is None:
         return {}
-    labels = [float(z) for z in scaler.transform([pair.number for pair in pairs])]
+    numbers = [pair.number if getattr(pair, "evidence_known", True) else math.nan for pair in pairs]
+    labels = [float(z) for z in scaler.transform(numbers)]
     return {"numeric_text": [pair.numeric_text for pair in pairs], "label": labels}
 
 
@@ -164,7 +168,7 @@ def training_datasets(
     if pairs:
         datasets["synthetic"] = training_rows(pairs, seed=seed, **options)
     if data_args.fact_pairs:
-        facts = [example for example in data.train if example.fact != example.page.text]
+        facts = [example for example in data.train if example.evidence_known]
         facts += [pair for pair in pairs if math.isfinite(pair.number)]
         facts = rng.sample(facts, min(len(facts), data_args.fact_pairs))
         datasets["facts"] = fact_rows(facts, scaler, data_args.questions_per_page)

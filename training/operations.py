@@ -124,7 +124,7 @@ def refit(stage: Stage, data: FinancialData, start: str) -> SentenceTransformer:
         with autocast(args, model.device):
             refit_projection(model, data.train, fresh, args.temperature, args.matryoshka_weights)
     if stage.options.heads:
-        known = [example for example in data.train if math.isfinite(example.number)]
+        known = [example for example in data.train if example.evidence_known and math.isfinite(example.number)]
         z = scaler_of(model).transform([example.number for example in known])
         refit_heads(model[0].auto_model, [e.numeric_text for e in known], z, [e.page.page_id for e in known], args.seed)
     return model
