@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from finmatryoshka.sentence_transformers_config.folder import write_folder, written_whole
+from finmatryoshka.data.files import written_whole
+from finmatryoshka.sentence_transformers_config.folder import write_folder
 
 TEXTS = ["what was the net sales of alder foods in 2015?", "notes and loans outstanding , in thousands", "land " * 90]
 

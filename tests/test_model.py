@@ -129,7 +129,7 @@ def test_save_and_load_keeps_every_number(model, tmp_path):
     assert config["model_type"] == model.config.model_type
     assert config["auto_map"]["AutoModel"] == "modeling_finmatryoshka.FinMatryoshkaModel"
     index = json.loads((tmp_path / "finmatryoshka.safetensors.index.json").read_text())
-    assert set(index["weight_map"].values()) == {"model.safetensors", "heads.safetensors"}
+    assert set(index["weight_map"].values()) == {"model.safetensors", "2_Dense/model.safetensors", "heads.safetensors"}
     for name in ("modeling_finmatryoshka.py", "configuration_finmatryoshka.py"):
         assert (tmp_path / name).read_bytes() == (Path(__file__).parent.parent / name).read_bytes()
 
@@ -138,7 +138,7 @@ def test_nomic_weights_keep_their_published_names(tiny_backbones, tmp_path):
     load_finmatryoshka(tiny_backbones["nomic_bert"], DIMS).save_pretrained(tmp_path)
     names = json.loads((tmp_path / "finmatryoshka.safetensors.index.json").read_text())["weight_map"]
     assert names["encoder.layers.0.attn.Wqkv.weight"] == "model.safetensors"
-    assert "encoder.layers.1.mlp.fc11.weight" in names and names["projection.weight"] == "heads.safetensors"
+    assert "encoder.layers.1.mlp.fc11.weight" in names and names["linear.weight"] == "2_Dense/model.safetensors"
 
 
 def test_config_has_the_keys_that_text_embeddings_inference_asks_of_nomic(tiny_backbones, tmp_path):
