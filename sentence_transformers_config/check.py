@@ -131,6 +131,12 @@ def check_doors(folder: Path) -> list[str]:
         for door, difference in found["differences"].items()
         if not difference < TOLERANCE
     ]
+    wanted = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("dtype") or "float32"
+    problems += [
+        f"door {door}: computes in {dtype}, config.json says {wanted}"
+        for door, (_, dtype) in found["types"].items()
+        if dtype != wanted
+    ]
     if found["numbers"] is None and not found["errors"]:
         problems.append(
             f"{HEADS_FILE}: fitted to other vectors than the folder gives; fit them again (docs/finetuning.md)"
