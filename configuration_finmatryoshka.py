@@ -15,6 +15,8 @@ BACKBONE_FILE = "model.safetensors"
 PROJECTION_FILE = "2_Dense/model.safetensors"
 HEADS_FILE = "heads.safetensors"
 INDEX_FILE = "finmatryoshka.safetensors.index.json"
+# In the index: the fingerprint of the vectors that the heads were fitted to.
+STAMP = "heads_fitted_to"
 SUPPORTED_BACKBONES = ("nomic_bert", "bert", "modernbert")
 
 
@@ -156,11 +158,11 @@ class FinMatryoshkaConfig(PreTrainedConfig):
             write_json(folder, name, content)
         write_weights(folder, PROJECTION_FILE, {"linear.weight": weights["projection.weight"]})
         heads = {name: tensor for name, tensor in weights.items() if name.startswith("numeric_heads.")}
-        write_weights(folder, HEADS_FILE, heads, fitted_to=stamp(vectors_of(folder)))
+        write_weights(folder, HEADS_FILE, heads)
         paths = {name: os.path.join(folder, name) for name in [*backbone_files(folder), PROJECTION_FILE, HEADS_FILE]}
         weight_map = {key: name for name, path in paths.items() for key, _ in read_weights([path])}
-        size = sum(map(os.path.getsize, paths.values()))
-        write_json(folder, INDEX_FILE, {"metadata": {"total_size": size}, "weight_map": weight_map})
+        metadata = {"total_size": sum(map(os.path.getsize, paths.values())), STAMP: stamp(vectors_of(folder))}
+        write_json(folder, INDEX_FILE, {"metadata": metadata, "weight_map": weight_map})
 
     def sentence_transformers_files(self) -> dict[str, list | dict]:
         """By name in the folder, the JSON that says which modules follow the backbone and how.
@@ -232,11 +234,11 @@ def write_json(folder: str, name: str, content) -> None:
         file.write(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
-def write_weights(folder: str, name: str, weights: dict, **metadata: str) -> None:
+def write_weights(folder: str, name: str, weights: dict) -> None:
     from safetensors.torch import save_file
 
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
-    save_file(weights, os.path.join(folder, name), metadata={"format": "pt"} | metadata)
+    save_file(weights, os.path.join(folder, name), metadata={"format": "pt"})
 
 
 def read_weights(paths):
@@ -280,12 +282,9 @@ def fingerprint(weights) -> str:
 
 def read_stamp(locate) -> tuple[str | None, str]:
     """Of a folder whose files ``locate`` finds: the vectors its heads say they were fitted to, and those it gives."""
-    from safetensors import safe_open
-
-    files = set(read_json(locate(INDEX_FILE))["weight_map"].values()) - {HEADS_FILE}
-    with safe_open(locate(HEADS_FILE), framework="pt") as heads:
-        stamp = (heads.metadata() or {}).get("fitted_to")
-    return stamp, fingerprint(read_weights(map(locate, files)))
+    index = read_json(locate(INDEX_FILE))
+    files = set(index["weight_map"].values()) - {HEADS_FILE}
+    return index["metadata"].get(STAMP), fingerprint(read_weights(map(locate, files)))
 
 
 FinMatryoshkaConfig.register_for_auto_class()

