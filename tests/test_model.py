@@ -92,6 +92,26 @@ def test_empty_and_wrong_texts(model):
         model.encode(["x"], prompt_name="passage")
 
 
+def test_texts_and_sizes_are_checked_before_any_work(model, monkeypatch):
+    expected = model.encode(TEXTS)
+    np.testing.assert_array_equal(model.encode(iter(TEXTS)), expected)
+    np.testing.assert_array_equal(model.encode(np.array(TEXTS)), expected)
+    assert model.predict_number(iter(TEXTS)).shape == (3,)
+    monkeypatch.setattr(model, "forward", lambda **inputs: pytest.fail("work was done"))
+
+    class Table(list):
+        columns = ("text",)
+
+    for wrong in ({"text": "x"}, Table(["text"]), b"net sales"):
+        with pytest.raises(TypeError, match="give a list of strings"):
+            model.encode(wrong)
+    for size in (0, -1, "8"):
+        with pytest.raises(ValueError, match="batch_size="):
+            model.encode(TEXTS, batch_size=size)
+    with pytest.raises(ValueError, match="dim='16': this model has 32, 16, 8, as numbers"):
+        model.encode(TEXTS, dim="16")
+
+
 @pytest.mark.parametrize(
     "dims, message",
     [([16, 32], "must strictly decrease; write 32 16"), ([32, 32], "must strictly decrease"), ([128, 64], "exceeds the backbone's width of 64"),
