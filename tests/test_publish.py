@@ -206,7 +206,7 @@ def test_a_folder_that_fails_its_check_is_refused_with_the_list(ready, hub, tmp_
     assert check_folder(ready) == []
     folder = _broken(ready, tmp_path)
     heads = load_file(folder / "heads.safetensors")
-    heads["projection.weight"][0, 0] = float("nan")
+    heads["numeric_heads.8.out.bias"][0] = float("nan")
     save_file(heads, folder / "heads.safetensors", metadata={"format": "pt"})
     (folder / "optimizer.pt").write_bytes(b"x")
     (folder / "tokenizer.json").unlink()
@@ -217,7 +217,7 @@ def test_a_folder_that_fails_its_check_is_refused_with_the_list(ready, hub, tmp_
     with pytest.raises(PublishError) as error:
         publish(folder, REPO, api=api(hub))
     for part in (
-        "projection.weight has NaN",
+        "numeric_heads.8.out.bias has NaN",
         "optimizer.pt: only safetensors",
         "tokenizer.json: missing",
         "results.json says 0.99",
@@ -228,8 +228,13 @@ def test_a_folder_that_fails_its_check_is_refused_with_the_list(ready, hub, tmp_
 
 def test_a_door_with_other_vectors_is_found(ready, tmp_path):
     folder = _broken(ready, tmp_path)
-    dense = load_file(folder / "2_Dense" / "model.safetensors")
-    save_file({name: tensor * -1 for name, tensor in dense.items()}, folder / "2_Dense" / "model.safetensors")
+    dense = load_file(folder / "2_Dense" / "model.safetensors")["linear.weight"]
+    index = json.loads((folder / "finmatryoshka.safetensors.index.json").read_text())
+    del index["weight_map"]["linear.weight"]  # as folders of before: a second matrix, with the heads
+    index["weight_map"]["projection.weight"] = "heads.safetensors"
+    (folder / "finmatryoshka.safetensors.index.json").write_text(json.dumps(index))
+    heads = load_file(folder / "heads.safetensors") | {"projection.weight": dense * -1}
+    save_file(heads, folder / "heads.safetensors", metadata={"format": "pt"})
     assert any(
         problem.startswith("door AutoModel with trust_remote_code: vectors differ") for problem in check_folder(folder)
     )
