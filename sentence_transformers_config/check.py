@@ -1,6 +1,8 @@
 """Is a folder fit to publish? Every door in a clean process, finite safetensors weights, a card that parses and agrees."""
 
+import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,49 +14,18 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from safetensors import safe_open
 
+from ..configuration_finmatryoshka import HEADS_FILE
+
 REQUIRED = (
     "config.json", "model.safetensors", "heads.safetensors", "finmatryoshka.safetensors.index.json", "modules.json",
     "1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors", "config_sentence_transformers.json",
     "sentence_bert_config.json", "configuration_finmatryoshka.py", "modeling_finmatryoshka.py", "tokenizer.json", "README.md",
     "training.json", "results.json",
 )  # fmt: skip
+SUMS = "SHA256SUMS"
+OPEN_FOLDER = Path(__file__).with_name("open_folder.py")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 TOLERANCE = 1e-5
-
-# Runs where this project cannot be imported; prints one line per door that fails.
-_DOORS = """
-import sys
-sys.modules["finmatryoshka"] = None
-folder, tolerance = sys.argv[1], float(sys.argv[2])
-import numpy as np, transformers
-transformers.utils.logging.set_verbosity_error(); transformers.utils.logging.disable_progress_bar()
-from sentence_transformers import SentenceTransformer
-from transformers import AutoModel
-texts = ["net sales of 2015", "interest expense and long-term debt " * 20]
-plain = SentenceTransformer(folder, device="cpu")
-reference = plain.encode(texts, show_progress_bar=False)
-def custom(): return AutoModel.from_pretrained(folder, trust_remote_code=True)
-def native():
-    assert type(AutoModel.from_pretrained(folder)).__module__.startswith("transformers.models")
-    return reference
-half = custom().matryoshka_dims[-1]
-def truncated():
-    v = SentenceTransformer(folder, device="cpu", truncate_dim=half).encode(texts, normalize_embeddings=True, show_progress_bar=False)
-    d = custom().encode(texts, dim=half)
-    return reference + (0 if np.abs(v - d).max() < tolerance else 1)
-doors = {
-    "SentenceTransformer with trust_remote_code": lambda: SentenceTransformer(folder, device="cpu", trust_remote_code=True).encode(texts, show_progress_bar=False),
-    "SentenceTransformer with truncate_dim": truncated,
-    "AutoModel with trust_remote_code": lambda: custom().encode(texts),
-    "AutoModel": native,
-}
-for name, door in doors.items():
-    try:
-        difference = float(np.abs(door() - reference).max())
-        if not difference < tolerance: print(f"door {name}: vectors differ by {difference:.2g}")
-    except Exception as error:
-        print(f"door {name}: {type(error).__name__}: {str(error).splitlines()[0][:150]}")
-"""
 
 
 def check_folder(folder: str | Path) -> list[str]:
@@ -63,6 +34,7 @@ def check_folder(folder: str | Path) -> list[str]:
     if not folder.is_dir():
         return [f"{folder}: no such folder"]
     problems = [f"{name}: missing" for name in REQUIRED if not (folder / name).is_file()]
+    problems += check_sums(folder)
     for path in sorted(folder.rglob("*")):
         if path.suffix in _PICKLES:
             problems.append(f"{path.relative_to(folder)}: only safetensors weights are published")
@@ -73,6 +45,45 @@ def check_folder(folder: str | Path) -> list[str]:
     if not any("missing" in problem or "cannot be read" in problem for problem in problems):
         problems += check_doors(folder)
     return problems
+
+
+def file_sums(folder: Path) -> dict[str, str]:
+    """By relative name, the sha256 of every file that is sent to the Hub."""
+    return {name: _sha256(folder / name) for name, _ in list_files(folder) if name != SUMS}
+
+
+def sums_text(sums: dict[str, str]) -> str:
+    """As ``sha256sum --check`` reads it."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sums.items())
+
+
+def read_sums(text: str) -> dict[str, str]:
+    return {name: digest for digest, name in (line.split(maxsplit=1) for line in text.splitlines() if line.strip())}
+
+
+def check_sums(folder: Path) -> list[str]:
+    """The files that are not what ``SHA256SUMS`` says, where a folder has one (a release has)."""
+    if not (folder / SUMS).is_file():
+        return []
+    problems = []
+    for name, digest in read_sums((folder / SUMS).read_text(encoding="utf-8")).items():
+        if not (folder / name).is_file():
+            problems += [] if name in REQUIRED else [f"{name}: missing"]
+        elif _sha256(folder / name) != digest:
+            problems.append(f"{name}: is not the file that was released (its sha256 differs from {SUMS})")
+    return problems
+
+
+def list_files(folder: str | Path) -> list[tuple[str, int]]:
+    """(relative name, bytes) of everything that would be sent."""
+    folder = Path(folder)
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
+    return [(str(path.relative_to(folder)), path.stat().st_size) for path in files]
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_weights(path: Path, folder: Path) -> list[str]:
@@ -110,14 +121,36 @@ def _check_card(folder: Path) -> list[str]:
 
 
 def check_doors(folder: Path) -> list[str]:
-    """The doors of ``folder`` that fail, or give other vectors than plain sentence-transformers, in a clean process."""
-    with tempfile.TemporaryDirectory() as elsewhere:
-        done = subprocess.run(
-            [sys.executable, "-c", _DOORS, str(folder.resolve()), str(TOLERANCE)],
-            cwd=elsewhere,
-            capture_output=True,
-            text=True,
+    """The doors of ``folder`` that fail, or give other vectors than they must, in a clean process."""
+    found = open_in_clean_process(folder)
+    if isinstance(found, str):
+        return [f"doors: {found}"]
+    problems = [f"door {door}: {error}" for door, error in found["errors"].items()]
+    problems += [
+        f"door {door}: vectors differ by {difference:.2g}"
+        for door, difference in found["differences"].items()
+        if not difference < TOLERANCE
+    ]
+    wanted = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("dtype") or "float32"
+    problems += [
+        f"door {door}: computes in {dtype}, config.json says {wanted}"
+        for door, (_, dtype) in found["types"].items()
+        if dtype != wanted
+    ]
+    if found["numbers"] is None and not found["errors"]:
+        problems.append(
+            f"{HEADS_FILE}: fitted to other vectors than the folder gives; fit them again (docs/finetuning.md)"
         )
+    return problems
+
+
+def open_in_clean_process(folder: str | Path, texts: list[str] | None = None) -> dict | str:
+    """What ``open_folder.py`` prints of ``folder``, or the last line of why it does not."""
+    command = [sys.executable, "-I", str(OPEN_FOLDER), str(Path(folder).resolve())]
+    command += ["--texts", json.dumps(texts)] if texts else []
+    with tempfile.TemporaryDirectory() as elsewhere:
+        environment = os.environ | {"HF_MODULES_CACHE": elsewhere}
+        done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
     if done.returncode:
-        return [f"doors: {done.stderr.strip().splitlines()[-1][:200]}"]
-    return done.stdout.splitlines()
+        return done.stderr.strip().splitlines()[-1][:200]
+    return json.loads(done.stdout.splitlines()[-1])

@@ -6,17 +6,12 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
+from ..configuration_finmatryoshka import FinMatryoshkaConfig
 from ..data.files import written_whole
 
-# text-embeddings-inference and sentence-transformers 2 to 6 read this spelling; newer versions write others.
-MODULES = [
-    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
-    {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
-    {"idx": 3, "name": "3", "path": "3_Normalize", "type": "sentence_transformers.models.Normalize"},
-]
 
-DENSE_KEYS = ("in_features", "out_features", "bias", "activation_function")
+class FolderError(RuntimeError):
+    """A folder that is not what a command needs; the message names the file and says what to do."""
 
 
 def write_folder(
@@ -31,39 +26,31 @@ def write_folder(
     """
     with written_whole(path) as folder:
         model.save_pretrained(str(folder), create_model_card=False)
-        write_layout(model, folder)
+        write_layout(model[0].auto_model.config, folder)
         for name, content in (extra or {}).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def write_layout(model: SentenceTransformer, folder: Path) -> None:
-    """The small files that tell clients how to read the folder, in the spelling that old and new ones know."""
-    config = model[0].auto_model.config
-    _write_json(folder / "modules.json", MODULES)
-    pooling = {"word_embedding_dimension": config.hidden_size, "pooling_mode_cls_token": False}
-    pooling |= {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": False}
-    _write_json(folder / "1_Pooling" / "config.json", pooling | {"pooling_mode_mean_sqrt_len_tokens": False})
-    dense = json.loads((folder / "2_Dense" / "config.json").read_text())
-    # sentence-transformers 5 writes further keys, at their defaults here; 4 and older refuse them.
-    _write_json(folder / "2_Dense" / "config.json", {key: dense[key] for key in DENSE_KEYS})
+def write_layout(config: FinMatryoshkaConfig, folder: Path) -> None:
+    """The small files that tell clients how to read the folder, where sentence-transformers wrote newer spellings of them."""
+    for name, content in config.sentence_transformers_files().items():
+        _write_json(folder / name, content)
     (folder / "3_Normalize").mkdir(exist_ok=True)
-    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": config.max_seq_length, "do_lower_case": False})
-    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer = read_json(folder / "tokenizer_config.json")
     # What the base was once trained at: clients that believe it would cut pages there.
     stale = ("max_length", "stride", "truncation_strategy", "is_local", "local_files_only")
     _write_json(folder / "tokenizer_config.json", {key: value for key, value in tokenizer.items() if key not in stale})
-    saved = json.loads((folder / "config_sentence_transformers.json").read_text())
-    prompts = {name: prompt for name, prompt in config.prompts.items() if name != "numeric"}
-    _write_json(
-        folder / "config_sentence_transformers.json",
-        {
-            "__version__": saved["__version__"],
-            "prompts": prompts,
-            "default_prompt_name": None,
-            "similarity_fn_name": "cosine",
-        },
-    )
+
+
+def read_json(path: Path) -> dict:
+    """A JSON file of a folder. Raises `FolderError` in one line where it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FolderError(f"{path}: missing; give a folder that train_st.py wrote") from None
+    except ValueError as error:
+        raise FolderError(f"{path}: is no JSON ({str(error).splitlines()[0]})") from None
 
 
 def _write_json(path: Path, content) -> None:

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from finmatryoshka.data.sample import generate_finqa
+from finmatryoshka.sentence_transformers_config.check import OPEN_FOLDER
 
 ROOT = Path(__file__).parent.parent
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
@@ -141,75 +142,19 @@ def trained_folders(train_flags, tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def run_outside():
-    """Run Python code in a process that cannot import this project, in a folder of its own; returns its output.
+def open_doors():
+    """Open a folder or Hub id through every door outside the project, without a word on stderr: what open_folder.py prints."""
 
-    Fails when the code fails, prints to stderr (a warning is a defect of the folder) or prints the token. ``variables`` are the
-    environment's.
-    """
-
-    def run(code: str, cwd, check_stderr: bool = True, **variables: str) -> str:
-        prelude = (
-            "import sys; sys.modules['finmatryoshka'] = None\n"
-            "import transformers, datasets\n"
-            "transformers.utils.logging.disable_progress_bar()\n"
-        )
-        environment = (
-            os.environ
-            | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_MODULES_CACHE": str(Path(cwd) / "modules")}
-            | variables
-        )
-        environment.pop("PYTHONPATH", None)
-        done = subprocess.run(
-            [sys.executable, "-c", prelude + code], cwd=cwd, env=environment, capture_output=True, text=True
-        )
+    def opened(
+        folder, texts: list[str], cwd, revision: str | None = None, quiet: bool = True, **variables: str
+    ) -> dict:
+        environment = os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_MODULES_CACHE": str(Path(cwd) / "modules")}
+        command = [sys.executable, "-I", str(OPEN_FOLDER), str(folder), "--texts", json.dumps(texts)]
+        command += ["--revision", revision] if revision else []
+        done = subprocess.run(command, cwd=cwd, env=environment | variables, capture_output=True, text=True)
         assert variables.get("HF_TOKEN", "no token") not in done.stdout + done.stderr
         assert done.returncode == 0, done.stderr
-        if check_stderr:
-            assert done.stderr == ""
-        return done.stdout
-
-    return run
-
-
-# Opens FOLDER (a folder or a Hub id) at REVISION through every door and compares the vectors of TEXTS.
-DOORS = """
-import json, numpy as np, torch
-from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoTokenizer
-custom = AutoModel.from_pretrained(FOLDER, trust_remote_code=True, revision=REVISION, code_revision=REVISION).eval()
-width, short = custom.matryoshka_dims[:2]
-plain = SentenceTransformer(FOLDER)
-native = AutoModel.from_pretrained(FOLDER)
-trusted = SentenceTransformer(FOLDER, trust_remote_code=True)
-truncated = SentenceTransformer(FOLDER, truncate_dim=short)
-tokens = AutoTokenizer.from_pretrained(FOLDER)(TEXTS, padding=True, truncation=True, max_length=plain.max_seq_length, return_tensors="pt")
-with torch.no_grad():
-    hidden, by_hand = native(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])[0], custom(**tokens)
-reference = plain.encode(TEXTS)
-differences = {
-    "trusted": np.abs(trusted.encode(TEXTS) - reference).max(),
-    "query": np.abs(plain.encode_query(TEXTS) - custom.encode(TEXTS, prompt_name="query")).max(),
-    "document": np.abs(plain.encode_document(TEXTS) - custom.encode(TEXTS, prompt_name="document")).max(),
-    "encode": np.abs(custom.encode(TEXTS) - reference).max(),
-    "forward": np.abs(by_hand.embeddings[width].numpy() - reference).max(),
-    "hidden": (by_hand.last_hidden_state - hidden).abs().max().item(),
-    "truncated": np.abs(truncated.encode(TEXTS) - reference[:, :short]).max(),
-    "normalised": np.abs(truncated.encode(TEXTS, normalize_embeddings=True) - custom.encode(TEXTS, dim=short)).max(),
-}
-print(json.dumps({name: float(value) for name, value in differences.items()}))
-print(json.dumps([type(native).__name__, type(custom).__name__, list(map(float, custom.predict_number(TEXTS)))]))
-print(json.dumps(reference.tolist()))
-"""
-
-
-@pytest.fixture(scope="session")
-def open_doors(run_outside):
-    """Open a folder or Hub id through every door outside the project: (differences by door, the types of the native and the
-    custom model and the predicted numbers, the reference vectors)."""
-
-    def opened(folder: str, texts: list[str], cwd, revision: str = "main", **options) -> tuple[dict, list, list]:
-        code = f"FOLDER, TEXTS, REVISION = {folder!r}, {texts!r}, {revision!r}\n" + DOORS
-        return tuple(map(json.loads, run_outside(code, cwd, **options).splitlines()[-3:]))
+        assert not quiet or done.stderr == ""
+        return json.loads(done.stdout.splitlines()[-1])
 
     return opened

@@ -92,6 +92,26 @@ def test_empty_and_wrong_texts(model):
         model.encode(["x"], prompt_name="passage")
 
 
+def test_texts_and_sizes_are_checked_before_any_work(model, monkeypatch):
+    expected = model.encode(TEXTS)
+    np.testing.assert_array_equal(model.encode(iter(TEXTS)), expected)
+    np.testing.assert_array_equal(model.encode(np.array(TEXTS)), expected)
+    assert model.predict_number(iter(TEXTS)).shape == (3,)
+    monkeypatch.setattr(model, "forward", lambda **inputs: pytest.fail("work was done"))
+
+    class Table(list):
+        columns = ("text",)
+
+    for wrong in ({"text": "x"}, Table(["text"]), b"net sales"):
+        with pytest.raises(TypeError, match="give a list of strings"):
+            model.encode(wrong)
+    for size in (0, -1, "8"):
+        with pytest.raises(ValueError, match="batch_size="):
+            model.encode(TEXTS, batch_size=size)
+    with pytest.raises(ValueError, match="dim='16': this model has 32, 16, 8, as numbers"):
+        model.encode(TEXTS, dim="16")
+
+
 @pytest.mark.parametrize(
     "dims, message",
     [([16, 32], "must strictly decrease; write 32 16"), ([32, 32], "must strictly decrease"), ([128, 64], "exceeds the backbone's width of 64"),
@@ -129,7 +149,7 @@ def test_save_and_load_keeps_every_number(model, tmp_path):
     assert config["model_type"] == model.config.model_type
     assert config["auto_map"]["AutoModel"] == "modeling_finmatryoshka.FinMatryoshkaModel"
     index = json.loads((tmp_path / "finmatryoshka.safetensors.index.json").read_text())
-    assert set(index["weight_map"].values()) == {"model.safetensors", "heads.safetensors"}
+    assert set(index["weight_map"].values()) == {"model.safetensors", "2_Dense/model.safetensors", "heads.safetensors"}
     for name in ("modeling_finmatryoshka.py", "configuration_finmatryoshka.py"):
         assert (tmp_path / name).read_bytes() == (Path(__file__).parent.parent / name).read_bytes()
 
@@ -138,7 +158,7 @@ def test_nomic_weights_keep_their_published_names(tiny_backbones, tmp_path):
     load_finmatryoshka(tiny_backbones["nomic_bert"], DIMS).save_pretrained(tmp_path)
     names = json.loads((tmp_path / "finmatryoshka.safetensors.index.json").read_text())["weight_map"]
     assert names["encoder.layers.0.attn.Wqkv.weight"] == "model.safetensors"
-    assert "encoder.layers.1.mlp.fc11.weight" in names and names["projection.weight"] == "heads.safetensors"
+    assert "encoder.layers.1.mlp.fc11.weight" in names and names["linear.weight"] == "2_Dense/model.safetensors"
 
 
 def test_config_has_the_keys_that_text_embeddings_inference_asks_of_nomic(tiny_backbones, tmp_path):

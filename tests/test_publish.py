@@ -14,7 +14,8 @@ from sentence_transformers import SentenceTransformer
 from finmatryoshka import train_st
 from finmatryoshka.eval import __main__ as evaluation
 from finmatryoshka.sentence_transformers_config import __main__ as cli
-from finmatryoshka.sentence_transformers_config.check import check_folder
+from finmatryoshka.sentence_transformers_config.card import trained_on
+from finmatryoshka.sentence_transformers_config.check import SUMS, check_folder
 from finmatryoshka.sentence_transformers_config.publish import PublishError, publish
 
 from conftest import DIMS, ROOT
@@ -63,10 +64,11 @@ def api(hub, token=TOKEN) -> HfApi:
 
 
 @pytest.fixture(autouse=True)
-def plain_transfers(monkeypatch):
+def plain_transfers(monkeypatch, tmp_path_factory):
     """No Xet and no offline switch: this Hub speaks LFS on loopback."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub._commit_api.is_xet_available", lambda: False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 def test_card_validates_and_its_figures_are_the_results(ready):
@@ -100,7 +102,7 @@ def test_publish_then_every_door_opens_from_empty_caches(model, native, hub, ope
     assert len(hub.repos[REPO]["commits"]) == 1 and hub.repos[REPO]["private"] is True
     sha = hub.head(REPO)
     assert url.endswith(sha)
-    assert set(hub.files(REPO)) == {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert set(hub.files(REPO)) == {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} | {SUMS}
     variables = {
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(tmp_path / "home"),
@@ -109,10 +111,12 @@ def test_publish_then_every_door_opens_from_empty_caches(model, native, hub, ope
         "HF_TOKEN": TOKEN,
     }
     # not without a word: the client asks to pin the revision wherever remote code is loaded without one
-    differences, types, vectors = open_doors(REPO, TEXTS, tmp_path, revision=sha, check_stderr=False, **variables)
-    assert all(difference < 1e-5 for difference in differences.values()), differences
-    assert types[:2] == [native, "FinMatryoshkaModel"] and np.isfinite(types[2]).all()
-    np.testing.assert_allclose(vectors, SentenceTransformer(str(folder)).encode(TEXTS), atol=1e-5)
+    found = open_doors(REPO, TEXTS, tmp_path, revision=sha, quiet=False, **variables)
+    assert found["errors"] == {} and all(difference < 1e-5 for difference in found["differences"].values()), found
+    assert (
+        found["types"]["AutoModel, pooled and projected by hand"][0] == native and np.isfinite(found["numbers"]).all()
+    )
+    np.testing.assert_allclose(found["vectors"], SentenceTransformer(str(folder)).encode(TEXTS), atol=1e-5)
 
 
 def test_the_token_is_in_no_output(ready, hub, checked, capfd, caplog):
@@ -120,13 +124,39 @@ def test_the_token_is_in_no_output(ready, hub, checked, capfd, caplog):
     assert TOKEN not in "".join(capfd.readouterr()) + caplog.text
 
 
-def test_publishing_again_is_another_commit_and_public_when_asked(ready, hub):
+def test_publishing_again_removes_what_publish_wrote_and_nothing_else(ready, hub, checked, tmp_path):
+    folder = Path(shutil.copytree(ready, tmp_path / "m"))
+    (folder / "extra.json").write_text("{}")
+    publish(folder, REPO, api=api(hub))
+    hub.repos[REPO]["commits"][0][1]["theirs.txt"] = b"of somebody else"
+    (folder / "extra.json").unlink()
+    publish(folder, REPO, api=api(hub))
+    assert len(hub.repos[REPO]["commits"]) == 2
+    assert "theirs.txt" in hub.files(REPO) and "extra.json" not in hub.files(REPO)
+
+
+def test_a_public_repository_is_written_only_when_asked(ready, hub, checked):
     publish(ready, REPO, public=True, api=api(hub))
     assert hub.repos[REPO]["private"] is False
-    first = hub.head(REPO)
-    hub.repos[REPO]["commits"][0][1]["stale.txt"] = b"of an older version"
-    publish(ready, REPO, api=api(hub))  # create_repo answers 409: the repository is there already
-    assert len(hub.repos[REPO]["commits"]) == 2 and hub.head(REPO) == first and "stale.txt" not in hub.files(REPO)
+    with pytest.raises(PublishError, match="is public; pass --public"):
+        publish(ready, REPO, api=api(hub))
+    publish(ready, REPO, public=True, api=api(hub))
+    assert hub.repos[REPO]["private"] is False and len(hub.repos[REPO]["commits"]) == 2
+
+
+def test_files_that_somebody_else_put_there_are_not_replaced_unasked(ready, hub, checked):
+    hub.repos[REPO] = {"private": True, "commits": [("1" * 40, {"README.md": b"theirs", "notes.txt": b"theirs"})]}
+    with pytest.raises(PublishError, match=r"did not write \(README.md\)"):
+        publish(ready, REPO, api=api(hub))
+    assert hub.files(REPO)["README.md"] == b"theirs"
+    publish(ready, REPO, api=api(hub), overwrite=True)
+    assert hub.files(REPO)["README.md"] != b"theirs" and hub.files(REPO)["notes.txt"] == b"theirs"
+
+
+def test_our_own_bugs_keep_their_traceback(ready, hub, checked, monkeypatch):
+    monkeypatch.setattr("finmatryoshka.sentence_transformers_config.publish.sums_text", lambda sums: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        publish(ready, REPO, api=api(hub))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +167,7 @@ def test_a_failed_upload_leaves_the_remote_as_it_was_and_can_be_repeated(ready, 
     before = hub.head(REPO), dict(hub.files(REPO))
     hub.objects.clear()  # so that the weights are sent again
     hub.fail[where] = [status]
-    with pytest.raises(PublishError, match=f"the Hub answered {status}.*publish again"):
+    with pytest.raises(PublishError, match=f"the Hub answered {status}.*publish again.*on purpose"):
         publish(ready, REPO, api=api(hub))
     assert (hub.head(REPO), hub.files(REPO)) == before
     publish(ready, REPO, api=api(hub))
@@ -176,7 +206,7 @@ def test_a_folder_that_fails_its_check_is_refused_with_the_list(ready, hub, tmp_
     assert check_folder(ready) == []
     folder = _broken(ready, tmp_path)
     heads = load_file(folder / "heads.safetensors")
-    heads["projection.weight"][0, 0] = float("nan")
+    heads["numeric_heads.8.out.bias"][0] = float("nan")
     save_file(heads, folder / "heads.safetensors", metadata={"format": "pt"})
     (folder / "optimizer.pt").write_bytes(b"x")
     (folder / "tokenizer.json").unlink()
@@ -187,7 +217,7 @@ def test_a_folder_that_fails_its_check_is_refused_with_the_list(ready, hub, tmp_
     with pytest.raises(PublishError) as error:
         publish(folder, REPO, api=api(hub))
     for part in (
-        "projection.weight has NaN",
+        "numeric_heads.8.out.bias has NaN",
         "optimizer.pt: only safetensors",
         "tokenizer.json: missing",
         "results.json says 0.99",
@@ -198,8 +228,13 @@ def test_a_folder_that_fails_its_check_is_refused_with_the_list(ready, hub, tmp_
 
 def test_a_door_with_other_vectors_is_found(ready, tmp_path):
     folder = _broken(ready, tmp_path)
-    dense = load_file(folder / "2_Dense" / "model.safetensors")
-    save_file({name: tensor * -1 for name, tensor in dense.items()}, folder / "2_Dense" / "model.safetensors")
+    dense = load_file(folder / "2_Dense" / "model.safetensors")["linear.weight"]
+    index = json.loads((folder / "finmatryoshka.safetensors.index.json").read_text())
+    del index["weight_map"]["linear.weight"]  # as folders of before: a second matrix, with the heads
+    index["weight_map"]["projection.weight"] = "heads.safetensors"
+    (folder / "finmatryoshka.safetensors.index.json").write_text(json.dumps(index))
+    heads = load_file(folder / "heads.safetensors") | {"projection.weight": dense * -1}
+    save_file(heads, folder / "heads.safetensors", metadata={"format": "pt"})
     assert any(
         problem.startswith("door AutoModel with trust_remote_code: vectors differ") for problem in check_folder(folder)
     )
@@ -209,7 +244,21 @@ def test_dry_run_lists_files_sizes_and_the_card_and_sends_nothing(ready, capsys)
     assert cli.main(["publish", str(ready), "--repo_id", REPO, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "model.safetensors" in out and "pipeline_tag: sentence-similarity" in out
-    assert cli.main(["check", str(ready)]) == 0
+
+
+def test_dry_run_checks_too(ready, tmp_path, capsys):
+    folder = _broken(ready, tmp_path)
+    (folder / "optimizer.pt").write_bytes(b"x")
+    (folder / "tokenizer.json").unlink()
+    assert cli.main(["publish", str(folder), "--repo_id", REPO, "--dry-run"]) == 1
+    assert "optimizer.pt: only safetensors" in capsys.readouterr().out
+
+
+def test_the_card_names_what_was_trained_on_and_nothing_else():
+    training = {"data": {"data": ["../shared/data/finqa/train.json"], "eval_data": ["../shared/data/tatqa/dev.json"]}}
+    assert trained_on(training) == ["finqa"]
+    assert trained_on({"data": {"data": ["about-finqa-and-tatqa.json"], "eval_data": None}}) == []
+    assert trained_on({"data": {"data": ["sample"], "eval_data": None}, "previous": training}) == ["finqa"]
 
 
 def test_training_publishes_what_it_trained(train_flags, hub, tmp_path, monkeypatch, capsys):

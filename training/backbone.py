@@ -9,15 +9,24 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
 from sentence_transformers import SentenceTransformer, SentenceTransformerModelCardData
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from ..configuration_finmatryoshka import SUPPORTED_BACKBONES, FinMatryoshkaConfig, check_matryoshka_dims
+from ..configuration_finmatryoshka import (
+    HEADS_FILE,
+    PROJECTION_FILE,
+    SUPPORTED_BACKBONES,
+    FinMatryoshkaConfig,
+    check_matryoshka_dims,
+    check_tokenizer,
+)
 from ..data.encoders import BackboneError, packaged_minilm
 from ..data.positions import extend_encoder
-from ..modeling_finmatryoshka import HEADS_FILE, FinMatryoshkaModel
+from ..modeling_finmatryoshka import FinMatryoshkaModel
 
 # nomic-embed-text-v1.5's model card: each text starts with the task it is embedded for.
 NOMIC_PROMPTS = {"query": "search_query: ", "document": "search_document: ", "numeric": "classification: "}
@@ -69,9 +78,15 @@ def load_finmatryoshka(
         prompts: By name (query, document, numeric); nomic's own for NomicBert, none for others.
     """
     backbone, native_config = check_backbone(backbone, dims)
-    trained = os.path.isfile(os.path.join(backbone, HEADS_FILE))
-    if trained and list(native_config.matryoshka_dims) == list(dims):
+    if hasattr(native_config, "matryoshka_dims") and not os.path.isdir(backbone):
+        backbone = snapshot_download(
+            backbone
+        )  # one of ours on the Hub: its projection and heads lie beside the backbone
+    trained = trained_projection(backbone, native_config)
+    heads = os.path.isfile(os.path.join(backbone, HEADS_FILE))
+    if heads and list(native_config.matryoshka_dims) == list(dims):
         model = FinMatryoshkaModel.from_pretrained(backbone, dtype=torch.float32)
+        model.heads_stale = False  # what is trained on fits them again; a save that leaves them as they are says so
     else:
         native = AutoModel.from_pretrained(backbone, dtype=torch.float32)
         flat = native_config.to_dict()
@@ -82,14 +97,46 @@ def load_finmatryoshka(
             flat.pop(name, None)
         model = FinMatryoshkaModel(FinMatryoshkaConfig(**flat))
         model.backbone.load_state_dict(native.state_dict())
+        if heads:
+            _keep_heads(model, FinMatryoshkaModel.from_pretrained(backbone, dtype=torch.float32))
+    if trained is not None:
+        if dims[0] > len(trained):
+            raise BackboneError(
+                f"{backbone}: its projection was trained to {len(trained)} dimensions, {dims[0]} are asked for; "
+                f"name at most {len(trained)}, or start from the encoder that it was trained from"
+            )
+        model.projection.weight.data.copy_(trained[: dims[0]])
     if prompts is not None:
         model.config.prompts = model.config.prompts | prompts
-    model.config._name_or_path = backbone
+    model.config._name_or_path = os.path.abspath(backbone) if os.path.isdir(backbone) else backbone
     length = max_seq_length or model.config.max_seq_length or _pretrained_length(backbone) or 512
     extend_positions(model, length)
     model.config.max_seq_length = length
     _set_dropout(model, dropout)
     return model
+
+
+def trained_projection(backbone: str, config: AutoConfig) -> torch.Tensor | None:
+    """(d_max, hidden): the matrix that a FinMatryoshka folder's vectors come from; None for a backbone that never had one.
+
+    sentence-transformers' Dense layer says it last: whoever trains or saves without the custom model leaves the heads' file behind.
+    """
+    if not hasattr(config, "matryoshka_dims"):
+        return None
+    for file, name in ((PROJECTION_FILE, "linear.weight"), (HEADS_FILE, "projection.weight")):
+        path = os.path.join(backbone, file)
+        if os.path.isfile(path):
+            with safe_open(path, framework="pt") as weights:
+                if name in weights.keys():
+                    return weights.get_tensor(name).float()
+    raise BackboneError(f"{backbone}: its trained projection ({PROJECTION_FILE}) is missing; take it from the original")
+
+
+def _keep_heads(model: FinMatryoshkaModel, trained: FinMatryoshkaModel) -> None:
+    """The trained heads of those dimensions that both have."""
+    for dim, head in model.numeric_heads.items():
+        if dim in trained.numeric_heads:
+            head.load_state_dict(trained.numeric_heads[dim].state_dict())
 
 
 def _pretrained_length(backbone: str) -> int | None:
@@ -132,7 +179,7 @@ def as_sentence_transformer(model: FinMatryoshkaModel, tokenizer_from: str, fold
     """
     model.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_from, model_max_length=model.config.max_seq_length)
-    tokenizer.save_pretrained(folder)
+    check_tokenizer(tokenizer, model.config.vocab_size, tokenizer_from).save_pretrained(folder)
     transformer = Transformer(
         folder, model_kwargs={"attn_implementation": "sdpa"}, max_seq_length=model.config.max_seq_length
     )
