@@ -16,6 +16,7 @@ from dataclasses import asdict, fields
 
 from rich.console import Console
 from rich.table import Table
+from transformers.utils.logging import disable_progress_bar
 
 from ..data.encoders import BackboneError
 from ..data.schema import DataError
@@ -111,7 +112,9 @@ def print_hits(hits: list[Hit]) -> None:
     if not hits:
         print("no pages found")
         return
-    table = Table("rank", "score", "document", "page", "best match")
+    table = Table("rank", "score")
+    for name in ("document", "page", "best match"):
+        table.add_column(name, overflow="fold")
     for hit in hits:
         table.add_row(str(hit.rank), f"{hit.score:.3f}", hit.document, hit.page, hit.passage)
     Console(markup=False, highlight=False).print(table)
@@ -137,6 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     # LanceDB's own log lines would stand between ours.
     os.environ.setdefault("LANCE_LOG", "error")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    disable_progress_bar()
     arguments = _parser().parse_args(argv)
     run = {"index": index, "search": search, "duplicates": duplicates, "questions": questions, "measure": measure.run}
     try:

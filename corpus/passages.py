@@ -9,7 +9,8 @@ from ..data.finqa import linearise_row
 from .embedding import Embedder
 
 _TABLE = re.compile(r"\[\[.*?\]\]", re.DOTALL)
-_SENTENCE_END = re.compile(r"(?<=[.?!;])\s+(?=\S)")
+# " . " ends a sentence of FinQA's tokenised text, ". A" one of running text; "corp. lists" ends none.
+_SENTENCE_END = re.compile(r"(?<=\s[.?!;])\s+|(?<=[.?!])\s+(?=[A-Z])")
 MAX_PASSAGES = 200
 MIN_LETTERS = 8
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+from bm25s.stopwords import STOPWORDS_EN
 
 from .schema import CorpusError, Identity
 
@@ -109,8 +110,9 @@ def build_indices(path: str, table, approximate_from: int = APPROXIMATE_FROM) ->
 
     with writing(path):
         table.optimize()
-        # No stemming and no word shorter than a year's digits lost: questions name line items and figures exactly.
-        table.create_index("text", config=FTS(stem=False, with_position=False), replace=True)
+        # The words of `eval.bm25_scores`: no stemming, the same stop words.
+        words = FTS(stem=False, with_position=False, custom_stop_words=list(STOPWORDS_EN))
+        table.create_index("text", config=words, replace=True)
         if table.count_rows() < approximate_from:
             return
         for name, config in {"id": BTree(), "digest": BTree(), "company": Bitmap(), "year": BTree()}.items():
