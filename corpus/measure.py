@@ -149,7 +149,7 @@ def _synthetic_pages(rng: np.random.Generator, start: int, count: int) -> pa.Tab
             "year": pa.array([2000 + i % 25 for i in numbers], pa.int32()),
             "document": ["report"] * count,
             "page": [str(i) for i in numbers],
-            "digest": [f"{value * 2:016x}" for value in rng.integers(2**63 - 1, size=count)],
+            "digest": [f"{value:016x}" for value in rng.integers(2**64 - 1, dtype=np.uint64, size=count)],
         }
     )
 

