@@ -5,7 +5,6 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
 from finmatryoshka.corpus import measure
 from finmatryoshka.corpus import search as search_module
@@ -16,6 +15,8 @@ from finmatryoshka.corpus.index import IndexPlan, index_pages
 from finmatryoshka.corpus.passages import best_passages, split_page
 from finmatryoshka.corpus.search import CorpusSearch
 from finmatryoshka.data.loading import load_source
+
+from conftest import ROOT
 
 RELEASED = ROOT / "models" / "finmatryoshka-minilm"
 
