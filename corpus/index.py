@@ -21,7 +21,7 @@ from .schema import PAGE_SCHEMA, CorpusError
 from .table import APPROXIMATE_FROM, build_indices, connect, digests, is_indexed, locked, open_or_none, write_rows
 from .vectors import with_vectors
 
-CHUNK_PAGES = 256
+CHUNK_PAGES = 128  # a commit, and a work item of Ray
 
 
 @dataclass

@@ -19,6 +19,7 @@ from .search import CorpusSearch
 from .table import build_indices, write_rows
 from .vectors import unit, with_vectors
 
+EXACT_QUERIES = 20
 _BLOCK = 50_000
 
 
@@ -90,9 +91,10 @@ def search_speed(corpus: CorpusSearch, queries: list[str], vectors: np.ndarray) 
     variants = {"vector": ("vector", {}), "text": ("text", {}), "hybrid": ("hybrid", {})}
     if "prefix" in corpus.table.schema.names:
         variants["vector, prefix"] = ("vector", {"prefix": True})
-    rows = []
+    rows: list[dict] = []
     for name, (mode, options) in variants.items():
-        exact, exact_ms = _timed(corpus, queries, vectors, mode=mode, exact=True)
+        few = slice(EXACT_QUERIES)  # an exact hybrid search reads every vector
+        exact, exact_ms = _timed(corpus, queries[few], vectors[few], mode=mode, exact=True)
         found, found_ms = _timed(corpus, queries, vectors, mode=mode, **options)
         recall = float(np.mean([len(set(a) & set(b)) / max(1, len(a)) for a, b in zip(exact, found)]))
         for variant, ms in {name: found_ms, f"{name}, exact": exact_ms}.items():

@@ -5,6 +5,7 @@ the model once a window. Ray starts a killed worker again and gives its chunk to
 """
 
 import logging
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,7 +16,7 @@ from .pages import batched
 from .schema import PAGE_SCHEMA, CorpusError
 from .table import one_line
 
-WINDOW_CHUNKS = 80  # 20,480 pages
+WINDOW_CHUNKS = 160  # 20,480 pages
 
 
 class _Worker:
@@ -41,6 +42,7 @@ def embed_with_ray(
     Raises:
         CorpusError: Ray is not installed, no cluster answers, or the work fails even when tried again.
     """
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
     try:
         import ray
         from ray.exceptions import RayError
@@ -50,7 +52,6 @@ def embed_with_ray(
     try:
         if started:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = False

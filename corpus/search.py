@@ -1,7 +1,7 @@
 """Questions to ranked pages: by vector, by words, or by both as one weighted sum of z-scores.
 
-Up to `APPROXIMATE_FROM` pages behind the filter every page is scored, exactly. Beyond, the approximate index and the
-full-text index name candidates, which are scored exactly; z-scores are then over them and a sample of pages.
+Up to `EXACT_ROWS` pages behind the filter, and without an approximate index, every page is scored, exactly. Else that index
+and the full-text index name candidates, which are scored exactly; z-scores are then over them and a sample of pages.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,13 @@ from .embedding import Embedder
 from .fusion import DEFAULT_WEIGHT, reciprocal_rank_fusion, z_score_fusion
 from .passages import best_passages
 from .schema import PREFIX_DIM, CorpusError
-from .table import APPROXIMATE_FROM, has_index, is_indexed, one_line, open_corpus
+from .table import has_index, is_indexed, one_line, open_corpus
 from .vectors import as_matrix, unit
 
 MODES = ("hybrid", "vector", "text")
 FUSIONS = ("z_scores", "reciprocal_ranks")
 CANDIDATES = 200
+EXACT_ROWS = 20_000
 SAMPLE = 20_000  # pages whose scores stand for all pages' in a z-score
 PROBES = 20  # partitions of the approximate index that a query reads
 _HIT_COLUMNS = ["id", "document", "page", "company", "year", "text"]
@@ -89,20 +90,15 @@ class CorpusSearch:
             raise CorpusError(
                 f"{self.path}: has no prefix, as its vectors are {self.identity.dim} wide; leave --prefix out"
             )
-        try:
-            count = self.table.count_rows(where)
-            if not count:
-                return [], []
-            if mode == "text":
-                found = self._words(query, where, top)
-                return _best(list(found), np.array(list(found.values())), top)
-            vector = self._vector(query) if query_vector is None else query_vector
-            every = exact or count <= APPROXIMATE_FROM and not (prefix or has_index(self.table, "vector"))
-            pool = self._pool(query, vector, where, mode, count, prefix, every)
-        except (ValueError, OSError, RuntimeError) as error:
-            if isinstance(error, CorpusError):
-                raise
-            raise CorpusError(f"filter {where!r} on {self.path}: {one_line(error)}") from None
+        count = self._count(where)
+        if not count:
+            return [], []
+        if mode == "text":
+            found = self._words(query, where, top)
+            return _best(list(found), np.array(list(found.values())), top)
+        vector = self._vector(query) if query_vector is None else query_vector
+        every = exact or not prefix and (count <= EXACT_ROWS or not self._has_candidates())
+        pool = self._pool(query, vector, where, mode, count, max(top, CANDIDATES), prefix, every)
         ids, cosines = pool["id"].to_pylist(), as_matrix(pool["vector"]) @ vector
         if mode == "vector":
             return _best(ids, cosines, top)
@@ -128,13 +124,25 @@ class CorpusSearch:
     def _words_of(self, query: str, ids: list[str]) -> dict[str, float]:
         return self._words(query, _among(ids), len(ids))
 
-    def _pool(self, query, vector, where, mode, count, prefix, every) -> pa.Table:
+    def _count(self, where: str | None) -> int:
+        try:
+            return self.table.count_rows(where)
+        except (ValueError, OSError, RuntimeError) as error:
+            what = f"filter {where!r} on {self.path}" if where else f"{self.path}: cannot be read"
+            raise CorpusError(f"{what}: {one_line(error)}") from None
+
+    def _has_candidates(self) -> bool:
+        """Whether an approximate index names candidates; int8 vectors have one over their prefix alone."""
+        return any(has_index(self.table, column) for column in ("vector", "prefix"))
+
+    def _pool(self, query, vector, where, mode, count, candidates, prefix, every) -> pa.Table:
         """``id`` and ``vector`` of the pages to score: every one behind the filter, or the candidates (and a sample)."""
-        if every:
+        floats = self.identity.storage != "int8"
+        if every and not (mode == "vector" and floats and count > EXACT_ROWS):
             return self._rows(where, ["id", "vector"], count)
-        ids = self._nearest(vector, where, prefix)
+        ids = self._nearest(vector, where, candidates, prefix or not floats, every)
         if mode == "hybrid":
-            ids |= self._words(query, where, CANDIDATES).keys()
+            ids |= self._words(query, where, candidates).keys()
         among = _among(sorted(ids))
         if mode == "hybrid":
             # A digest is a hash: those below a bound are a random part of the pages, the same one each time.
@@ -142,16 +150,12 @@ class CorpusSearch:
             among = f"{among} OR digest < '{bound}'"
         return self._rows(f"({where}) AND ({among})" if where else among, ["id", "vector"])
 
-    def _nearest(self, vector: np.ndarray, where: str | None, prefix: bool) -> set[str]:
-        """Ids of `CANDIDATES` pages by the approximate index, over the prefix where asked or where vectors are int8."""
-        prefix = prefix or self.identity.storage == "int8" and "prefix" in self.table.schema.names
-        if not prefix and self.identity.storage == "int8":
-            raise CorpusError(
-                f"{self.path}: int8 vectors of {self.identity.dim} dimensions have no approximate index; add --exact"
-            )
+    def _nearest(self, vector: np.ndarray, where: str | None, limit: int, prefix: bool, exact: bool) -> set[str]:
+        """Ids of the ``limit`` nearest pages, by the index or by LanceDB's own scan, over the prefix or all dimensions."""
         query = unit(vector[None, :PREFIX_DIM])[0] if prefix else vector
         found = self.table.search(query, vector_column_name="prefix" if prefix else "vector").distance_type("cosine")
-        found = found.nprobes(PROBES).limit(CANDIDATES).select(["id", "_distance"])
+        found = found.bypass_vector_index() if exact else found.nprobes(PROBES)
+        found = found.limit(limit).select(["id", "_distance"])
         return set((found.where(where) if where else found).to_arrow()["id"].to_pylist())
 
 
