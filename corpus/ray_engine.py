@@ -51,7 +51,9 @@ def embed_with_ray(
     started = not ray.is_initialized()
     try:
         if started:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+            ray.init(
+                address=address or "local", log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False
+            )
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = False

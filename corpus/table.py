@@ -4,6 +4,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -104,22 +105,23 @@ def digests(table) -> dict[str, str]:
 def build_indices(path: str, table, approximate_from: int = APPROXIMATE_FROM) -> None:
     """Compact the table and build its indices anew: full text always, the approximate ones from ``approximate_from`` rows.
 
-    Anew, so that a table filled in ten runs answers as one filled in one. `IvfSq` keeps int8 copies of the vectors.
+    Anew, so that a table filled in ten runs answers as one filled in one. `IvfSq` keeps int8 copies of the vectors. Earlier
+    versions go, as they take the space again: a search that was open meanwhile is to be opened again.
     """
     from lancedb.index import FTS, Bitmap, BTree, IvfSq
 
-    with writing(path):
-        table.optimize()
-        # The words of `eval.bm25_scores`: no stemming, the same stop words.
-        words = FTS(stem=False, with_position=False, custom_stop_words=list(STOPWORDS_EN))
-        table.create_index("text", config=words, replace=True)
-        if table.count_rows() < approximate_from:
-            return
-        for name, config in {"id": BTree(), "digest": BTree(), "company": Bitmap(), "year": BTree()}.items():
-            table.create_index(name, config=config, replace=True)
+    # The words of `eval.bm25_scores`: no stemming, the same stop words.
+    configs = {"text": FTS(stem=False, with_position=False, custom_stop_words=list(STOPWORDS_EN))}
+    if table.count_rows() >= approximate_from:
+        configs |= {"id": BTree(), "digest": BTree(), "company": Bitmap(), "year": BTree()}
         for name in ("vector", "prefix"):
             if name in table.schema.names and not pa.types.is_int8(table.schema.field(name).type.value_type):
-                table.create_index(name, config=IvfSq(distance_type="cosine"), replace=True)
+                configs[name] = IvfSq(distance_type="cosine")
+    with writing(path):
+        table.optimize()
+        for name, config in configs.items():
+            table.create_index(name, config=config, replace=True)
+        table.optimize(cleanup_older_than=timedelta(0))
 
 
 def is_indexed(table) -> bool:

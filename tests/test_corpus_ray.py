@@ -16,7 +16,7 @@ from finmatryoshka.corpus.table import open_corpus
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
     """One Ray on this machine for all tests here."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
     yield
     ray.shutdown()
 
