@@ -1,0 +1,69 @@
+"""Texts to unit vectors by one model at one dimension, in batches of about as many tokens each."""
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from ..data.encoders import packaged_minilm
+from .schema import CorpusError, Identity
+
+DEFAULT_MODEL = "models/finmatryoshka-minilm"
+BATCH_TOKENS = 8192
+
+
+class Embedder:
+    """A SentenceTransformer folder, Hub id or ``minilm`` at ``dim`` dimensions.
+
+    Raises:
+        CorpusError: the model cannot be loaded or is narrower than ``dim``.
+    """
+
+    def __init__(self, model: str = DEFAULT_MODEL, dim: int = 128, batch_tokens: int = BATCH_TOKENS):
+        self.name, self.dim, self.batch_tokens = model, dim, batch_tokens
+        try:
+            self.model = SentenceTransformer(packaged_minilm() if model == "minilm" else model, truncate_dim=dim)
+        except (OSError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CorpusError(f"{model}: cannot be loaded as a SentenceTransformer ({reason}); give --model") from None
+        width = self.model.encode_query("width").shape[-1]
+        if width != dim:
+            raise CorpusError(f"{model}: is {width} dimensions wide, {dim} asked for; give a smaller --dim")
+
+    def identity(self, storage: str) -> Identity:
+        """What a table of this model's vectors carries; the hash is over all weights, wherever their files lie."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+        prompts = {name: prompt for name, prompt in self.model.prompts.items() if name in ("query", "document")}
+        length = int(self.model.max_seq_length or 0)
+        return Identity(self.name, digest.hexdigest()[:16], self.dim, storage, length, prompts)
+
+    def encode_pages(self, texts: list[str]) -> np.ndarray:
+        """(n, dim) float32 unit vectors, in the order of ``texts``."""
+        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
+        for batch in self._batches(texts):
+            vectors[batch] = self.model.encode_document(
+                [texts[i] for i in batch],
+                batch_size=len(batch),
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
+        if not np.isfinite(vectors).all():
+            raise CorpusError(f"{self.name}: gave a vector with NaN or infinity; its table would be of no use")
+        return vectors
+
+    def encode_queries(self, queries: list[str]) -> np.ndarray:
+        """(n, dim) float32 unit vectors of questions, with the model's query prompt."""
+        return self.model.encode_query(queries, normalize_embeddings=True, show_progress_bar=False)
+
+    def _batches(self, texts: list[str]) -> Iterator[list[int]]:
+        """Positions, longest first, cut where (longest × count) would pass ``batch_tokens``: one text is always taken."""
+        tokens = self.model.tokenizer(texts, truncation=True, max_length=self.model.max_seq_length)["input_ids"]
+        order = sorted(range(len(texts)), key=lambda i: -len(tokens[i]))
+        while order:
+            size = max(1, self.batch_tokens // max(1, len(tokens[order[0]])))
+            yield order[:size]
+            order = order[size:]

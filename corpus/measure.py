@@ -1,0 +1,166 @@
+"""The figures of docs/corpus.md: quality against eval's fusion, recall of the approximate search, latency, a synthetic table."""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ..data.loading import load_source
+from ..eval.retrieval import EncodeOnce, RetrievalTask, bm25_scores, score_matrix, similarity_matrix
+from .duplicates import read_questions
+from .embedding import DEFAULT_MODEL
+from .fusion import DEFAULT_WEIGHT, z_score_fusion
+from .index import IndexPlan, index_pages
+from .schema import Identity
+from .search import CorpusSearch
+from .table import build_indices, write_rows
+from .vectors import unit, with_vectors
+
+EXACT_QUERIES = 20
+_BLOCK = 50_000
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    kinds = command.add_subparsers(dest="kind", required=True)
+    quality = kinds.add_parser("quality", help="nDCG@10 of the modes beside eval's fusion, on a labelled file")
+    quality.add_argument("file")
+    quality.add_argument("--model", default=DEFAULT_MODEL)
+    quality.add_argument("--dim", type=int, default=128)
+    speed = kinds.add_parser("search", help="latency, and recall@10 of the approximate search against the exact one")
+    speed.add_argument("table")
+    speed.add_argument("--model")
+    speed.add_argument("--questions", required=True, help="a labelled file or a .txt file")
+    speed.add_argument("--queries", type=int, default=200)
+    synthetic = kinds.add_parser("synthetic", help="the same on a made table of random vectors")
+    synthetic.add_argument("table", help="where to write it")
+    synthetic.add_argument("--rows", type=int, default=1_000_000)
+    synthetic.add_argument("--dim", type=int, default=128)
+    synthetic.add_argument("--queries", type=int, default=100)
+    synthetic.add_argument("--seed", type=int, default=13)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    if arguments.kind == "quality":
+        for name, ndcg in quality(arguments.file, arguments.model, arguments.dim).items():
+            print(f"{name:<28} {ndcg:.4f}")
+    elif arguments.kind == "search":
+        corpus = CorpusSearch(arguments.table, arguments.model)
+        queries = read_questions(arguments.questions)[: arguments.queries]
+        _print_speed(search_speed(corpus, queries, corpus.embedder.encode_queries(queries)))
+    else:
+        corpus, vectors = synthetic_table(arguments)
+        queries = [f"w{i % 1000} w{(7 * i) % 1000}" for i in range(arguments.queries)]
+        _print_speed(search_speed(corpus, queries, vectors))
+
+
+def quality(file: str, model: str, dim: int) -> dict[str, float]:
+    """nDCG@10 by mode of a table of ``file``'s pages, and of `eval`'s BM25 and fusion over the same pages and questions."""
+    task = RetrievalTask.of("quality", load_source(file).examples)
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "quality.lance")
+        index_pages(IndexPlan([file], path, model, dim, progress=False))
+        corpus = CorpusSearch(path, model)
+        embedder = corpus.embedder
+        vectors = embedder.encode_queries(list(task.queries.values()))
+        figures = {
+            f"corpus {mode}": score_matrix(task, _matrix(corpus, task, vectors, mode)).ndcg
+            for mode in ("vector", "text", "hybrid")
+        }
+    dense, words = similarity_matrix(EncodeOnce(embedder.model), task, dim), bm25_scores(task)
+    fused = z_score_fusion(dense, words, DEFAULT_WEIGHT)
+    for name, scores in {"vector": dense, "text (bm25s)": words, "hybrid": fused}.items():
+        figures[f"eval {name}"] = score_matrix(task, scores).ndcg
+    return figures
+
+
+def _matrix(corpus: CorpusSearch, task: RetrievalTask, vectors: np.ndarray, mode: str) -> np.ndarray:
+    """(queries × documents): minus the rank for the first ten, less for the others."""
+    position = {page: i for i, page in enumerate(task.corpus)}
+    scores = np.full((len(task.queries), len(position)), -1000.0)
+    for row, (query, vector) in enumerate(zip(task.queries.values(), vectors)):
+        ids, _ = corpus.rank(query, 10, mode, query_vector=vector)
+        scores[row, [position[i] for i in ids]] = -np.arange(len(ids))
+    return scores
+
+
+def search_speed(corpus: CorpusSearch, queries: list[str], vectors: np.ndarray) -> list[dict]:
+    """Milliseconds at p50 and p95 without the encoder, and recall@10 against the exact search of the same mode."""
+    variants = {"vector": ("vector", {}), "text": ("text", {}), "hybrid": ("hybrid", {})}
+    if "prefix" in corpus.table.schema.names:
+        variants["vector, prefix"] = ("vector", {"prefix": True})
+    rows: list[dict] = []
+    for name, (mode, options) in variants.items():
+        few = slice(EXACT_QUERIES)  # an exact hybrid search reads every vector
+        exact, exact_ms = _timed(corpus, queries[few], vectors[few], mode=mode, exact=True)
+        found, found_ms = _timed(corpus, queries, vectors, mode=mode, **options)
+        recall = float(np.mean([len(set(a) & set(b)) / max(1, len(a)) for a, b in zip(exact, found)]))
+        for variant, ms in {name: found_ms, f"{name}, exact": exact_ms}.items():
+            p50, p95 = np.percentile(ms, [50, 95])
+            rows.append({"search": variant, "p50": p50, "p95": p95, "recall@10": 1.0 if "exact" in variant else recall})
+    return rows
+
+
+def _timed(corpus, queries, vectors, **options) -> tuple[list[list[str]], list[float]]:
+    found, milliseconds = [], []
+    corpus.rank(queries[0], 10, query_vector=vectors[0], **options)  # the first query opens files
+    for query, vector in zip(queries, vectors):
+        started = time.perf_counter()
+        found.append(corpus.rank(query, 10, query_vector=vector, **options)[0])
+        milliseconds.append((time.perf_counter() - started) * 1000)
+    return found, milliseconds
+
+
+def _print_speed(rows: list[dict]) -> None:
+    print(f"{'search':<22} {'p50 ms':>8} {'p95 ms':>8} {'recall@10':>10}")
+    for row in rows:
+        print(f"{row['search']:<22} {row['p50']:8.1f} {row['p95']:8.1f} {row['recall@10']:10.3f}")
+
+
+def synthetic_table(arguments: argparse.Namespace) -> tuple[CorpusSearch, np.ndarray]:
+    """A table of ``rows`` unit vectors around 1,000 centres, with short texts, and (queries, dim) vectors near pages."""
+    rng = np.random.default_rng(arguments.seed)
+    centres = unit(rng.standard_normal((1000, arguments.dim)))
+
+    def around(count: int) -> np.ndarray:
+        noise = rng.standard_normal((count, arguments.dim)) / np.sqrt(arguments.dim)
+        return unit(centres[rng.integers(len(centres), size=count)] + 0.7 * noise)
+
+    identity = Identity("synthetic", "0" * 16, arguments.dim, "float32", 0, {})
+    table, started = None, time.perf_counter()
+    for start in range(0, arguments.rows, _BLOCK):
+        count = min(_BLOCK, arguments.rows - start)
+        rows = with_vectors(_synthetic_pages(rng, start, count), around(count), identity.table_schema(), "float32")
+        table = write_rows(arguments.table, table, rows)
+    written = time.perf_counter()
+    build_indices(arguments.table, table)
+    print(f"written in {written - started:.1f} s, indices built in {time.perf_counter() - written:.1f} s")
+    return CorpusSearch(arguments.table, embedder=_Synthetic(identity)), around(arguments.queries)
+
+
+def _synthetic_pages(rng: np.random.Generator, start: int, count: int) -> pa.Table:
+    words = rng.integers(1000, size=(count, 8))
+    numbers = range(start, start + count)
+    return pa.table(
+        {
+            "id": [f"report/{i}" for i in numbers],
+            "text": [" ".join(f"w{word}" for word in row) for row in words],
+            "company": [f"company {i % 500}" for i in numbers],
+            "year": pa.array([2000 + i % 25 for i in numbers], pa.int32()),
+            "document": ["report"] * count,
+            "page": [str(i) for i in numbers],
+            "digest": [f"{value:016x}" for value in rng.integers(2**64 - 1, dtype=np.uint64, size=count)],
+        }
+    )
+
+
+class _Synthetic:
+    """Stands for the model that a synthetic table does not have."""
+
+    def __init__(self, identity: Identity):
+        self._identity = identity
+
+    def identity(self, storage: str) -> Identity:
+        return self._identity

@@ -1,0 +1,80 @@
+"""Embedding on many machines: Ray Data's actors read chunks of pages and return them with their vectors.
+
+The pages go out in windows, one Ray Data pipeline each, so that the driver never holds more than a window; the actors load
+the model once a window. Ray starts a killed worker again and gives its chunk to another. One process writes the table.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from .embedding import Embedder
+from .pages import batched
+from .schema import PAGE_SCHEMA, CorpusError
+from .table import one_line
+
+WINDOW_CHUNKS = 160  # 20,480 pages
+
+
+class _Worker:
+    """One actor: a chunk of pages in, the same pages with ``vector`` (float32) out."""
+
+    def __init__(self, model: str, dim: int, batch_tokens: int):
+        self.embedder = Embedder(model, dim, batch_tokens)
+
+    def __call__(self, pages: pa.Table) -> pa.Table:
+        vectors = self.embedder.encode_pages(pages["text"].to_pylist())
+        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), self.embedder.dim)
+        return pages.append_column("vector", column)
+
+
+def embed_with_ray(
+    chunks: Iterator[pa.Table], model: str, dim: int, batch_tokens: int, workers: int, address: str | None = None
+) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    """(pages, (n, dim) unit vectors) of every chunk, in the order in which ``workers`` actors finish.
+
+    Args:
+        address: Of a running cluster (``host:port``, ``auto``); None starts Ray on this machine.
+
+    Raises:
+        CorpusError: Ray is not installed, no cluster answers, or the work fails even when tried again.
+    """
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+    try:
+        import ray
+        from ray.exceptions import RayError
+    except ImportError:
+        raise CorpusError("Ray is not installed; pip install 'finmatryoshka[corpus]'") from None
+    started = not ray.is_initialized()
+    try:
+        if started:
+            ray.init(
+                address=address or "local", log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False
+            )
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = False
+        for window in batched(chunks, WINDOW_CHUNKS):
+            vectors = ray.data.from_arrow(list(window)).map_batches(
+                _Worker,
+                fn_constructor_args=(model, dim, batch_tokens),
+                batch_format="pyarrow",
+                batch_size=None,
+                num_cpus=1,
+                compute=ray.data.ActorPoolStrategy(size=workers),
+            )
+            for batch in vectors.iter_batches(batch_size=None, batch_format="pyarrow"):
+                yield batch.select(PAGE_SCHEMA.names), _matrix(batch["vector"])
+    except (RayError, ConnectionError, RuntimeError) as error:
+        raise CorpusError(f"Ray: {one_line(error)[:300]}; what was committed is whole, run the same command again")
+    finally:
+        if started and ray.is_initialized():
+            ray.shutdown()
+
+
+def _matrix(column: pa.ChunkedArray) -> np.ndarray:
+    parts = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(chunk), -1) for chunk in column.chunks]
+    return np.concatenate(parts)

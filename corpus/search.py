@@ -1,0 +1,170 @@
+"""Questions to ranked pages: by vector, by words, or by both as one weighted sum of z-scores.
+
+Up to `EXACT_ROWS` pages behind the filter, and without an approximate index, every page is scored, exactly. Else that index
+and the full-text index name candidates, which are scored exactly; z-scores are then over them and a sample of pages.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from .embedding import Embedder
+from .fusion import DEFAULT_WEIGHT, reciprocal_rank_fusion, z_score_fusion
+from .passages import best_passages
+from .schema import PREFIX_DIM, CorpusError
+from .table import has_index, is_indexed, one_line, open_corpus
+from .vectors import as_matrix, unit
+
+MODES = ("hybrid", "vector", "text")
+FUSIONS = ("z_scores", "reciprocal_ranks")
+CANDIDATES = 200
+EXACT_ROWS = 20_000
+SAMPLE = 20_000  # pages whose scores stand for all pages' in a z-score
+PROBES = 20  # partitions of the approximate index that a query reads
+_HIT_COLUMNS = ["id", "document", "page", "company", "year", "text"]
+
+
+@dataclass
+class Hit:
+    """One answer. ``score`` is a cosine (vector), BM25 (text), or the fused score (hybrid); ``passage`` None if not asked."""
+
+    rank: int
+    score: float
+    id: str
+    document: str
+    page: str
+    company: str
+    year: int | None
+    passage: str | None = None
+
+
+class CorpusSearch:
+    """A table and the model of its vectors, ready for questions.
+
+    Raises:
+        CorpusError: no such table, one that is not finished, or another model's.
+    """
+
+    def __init__(self, path: str, model: str | None = None, embedder: Embedder | None = None):
+        self.path = path
+        self.table, self.identity = open_corpus(path)
+        self.embedder = embedder or Embedder(model or self.identity.model, self.identity.dim)
+        self.identity.check(self.embedder.identity(self.identity.storage), path)
+        if not is_indexed(self.table):
+            raise CorpusError(f"{path}: its indexing was not finished; run the index command again")
+
+    def search(self, query: str, top: int = 5, passages: bool = True, **options) -> list[Hit]:
+        """The ``top`` pages of `rank`'s order, with the sentence or row of each that matches best.
+
+        Raises `CorpusError` for an empty query, an unknown mode and an invalid filter.
+        """
+        ids, scores = self.rank(query, top, **options)
+        rows = {row["id"]: row for row in self._rows(_among(ids), _HIT_COLUMNS).to_pylist()} if ids else {}
+        best = [None] * len(ids)
+        if passages and ids:
+            best = best_passages(self.embedder, self._vector(query), [rows[i]["text"] for i in ids])
+        return [
+            Hit(rank, score, i, *(rows[i][name] for name in _HIT_COLUMNS[1:5]), passage)
+            for rank, (i, score, passage) in enumerate(zip(ids, scores, best), start=1)
+        ]
+
+    def rank(
+        self, query: str, top: int = 5, mode: str = "hybrid", where: str | None = None, fusion: str = "z_scores",
+        weight: float = DEFAULT_WEIGHT, prefix: bool = False, exact: bool = False, query_vector: np.ndarray | None = None,
+    ) -> tuple[list[str], list[float]]:  # fmt: skip
+        """Ids and scores of the ``top`` pages, best first; equal scores by id.
+
+        Args:
+            where: An SQL condition over the columns, applied before ranking.
+            weight: Of the words in a fusion of z-scores, from 0 to 1.
+            prefix: Candidates by the first 64 dimensions (int8 in the index), ordered by the stored vectors.
+            exact: Score every page behind the filter, however many there are.
+            query_vector: (dim,) unit vector of the question where it is known.
+        """
+        if not query.strip():
+            raise CorpusError("the question is empty; say what to look for")
+        if mode not in MODES or fusion not in FUSIONS:
+            raise CorpusError(f"mode {mode!r} with fusion {fusion!r}; take one of {MODES} and one of {FUSIONS}")
+        if prefix and "prefix" not in self.table.schema.names:
+            raise CorpusError(
+                f"{self.path}: has no prefix, as its vectors are {self.identity.dim} wide; leave --prefix out"
+            )
+        count = self._count(where)
+        if not count:
+            return [], []
+        if mode == "text":
+            found = self._words(query, where, top)
+            return _best(list(found), np.array(list(found.values())), top)
+        vector = self._vector(query) if query_vector is None else query_vector
+        every = exact or not prefix and (count <= EXACT_ROWS or not self._has_candidates())
+        pool = self._pool(query, vector, where, mode, count, max(top, CANDIDATES), prefix, every)
+        ids, cosines = pool["id"].to_pylist(), as_matrix(pool["vector"]) @ vector
+        if mode == "vector":
+            return _best(ids, cosines, top)
+        words = self._words(query, where, count) if every else self._words_of(query, ids)
+        texts = np.array([[words.get(i, 0.0) for i in ids]])
+        if fusion == "reciprocal_ranks":
+            return _best(ids, reciprocal_rank_fusion(cosines[None], texts)[0], top)
+        return _best(ids, z_score_fusion(cosines[None], texts, weight)[0], top)
+
+    def _vector(self, query: str) -> np.ndarray:
+        return self.embedder.encode_queries([query])[0]
+
+    def _rows(self, where: str | None, columns: list[str], limit: int | None = None) -> pa.Table:
+        rows = self.table.search().select(columns).limit(limit or self.table.count_rows())
+        return (rows.where(where) if where else rows).to_arrow()
+
+    def _words(self, query: str, where: str | None, limit: int) -> dict[str, float]:
+        """BM25 score by id of the best ``limit`` pages that hold a word of ``query``."""
+        found = self.table.search(query, query_type="fts").limit(limit).select(["id", "_score"])
+        rows = (found.where(where) if where else found).to_arrow()
+        return dict(zip(rows["id"].to_pylist(), rows["_score"].to_pylist()))
+
+    def _words_of(self, query: str, ids: list[str]) -> dict[str, float]:
+        return self._words(query, _among(ids), len(ids))
+
+    def _count(self, where: str | None) -> int:
+        try:
+            return self.table.count_rows(where)
+        except (ValueError, OSError, RuntimeError) as error:
+            what = f"filter {where!r} on {self.path}" if where else f"{self.path}: cannot be read"
+            raise CorpusError(f"{what}: {one_line(error)}") from None
+
+    def _has_candidates(self) -> bool:
+        """Whether an approximate index names candidates; int8 vectors have one over their prefix alone."""
+        return any(has_index(self.table, column) for column in ("vector", "prefix"))
+
+    def _pool(self, query, vector, where, mode, count, candidates, prefix, every) -> pa.Table:
+        """``id`` and ``vector`` of the pages to score: every one behind the filter, or the candidates (and a sample)."""
+        floats = self.identity.storage != "int8"
+        if every and not (mode == "vector" and floats and count > EXACT_ROWS):
+            return self._rows(where, ["id", "vector"], count)
+        ids = self._nearest(vector, where, candidates, prefix or not floats, every)
+        if mode == "hybrid":
+            ids |= self._words(query, where, candidates).keys()
+        among = _among(sorted(ids))
+        if mode == "hybrid":
+            # A digest is a hash: those below a bound are a random part of the pages, the same one each time.
+            bound = f"{min(16**8 - 1, int(16**8 * SAMPLE / count)):08x}"
+            among = f"{among} OR digest < '{bound}'"
+        return self._rows(f"({where}) AND ({among})" if where else among, ["id", "vector"])
+
+    def _nearest(self, vector: np.ndarray, where: str | None, limit: int, prefix: bool, exact: bool) -> set[str]:
+        """Ids of the ``limit`` nearest pages, by the index or by LanceDB's own scan, over the prefix or all dimensions."""
+        query = unit(vector[None, :PREFIX_DIM])[0] if prefix else vector
+        found = self.table.search(query, vector_column_name="prefix" if prefix else "vector").distance_type("cosine")
+        found = found.bypass_vector_index() if exact else found.nprobes(PROBES)
+        found = found.limit(limit).select(["id", "_distance"])
+        return set((found.where(where) if where else found).to_arrow()["id"].to_pylist())
+
+
+def _best(ids: list[str], scores: np.ndarray, top: int) -> tuple[list[str], list[float]]:
+    order = sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i]))[:top]
+    return [ids[i] for i in order], [float(scores[i]) for i in order]
+
+
+def _among(ids: list[str]) -> str:
+    """An SQL condition that holds for ``ids``."""
+    quoted = ", ".join("'" + i.replace("'", "''") + "'" for i in ids)
+    return f"id IN ({quoted})" if ids else "false"
