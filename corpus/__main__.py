@@ -20,10 +20,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..data.encoders import BackboneError
 from ..data.schema import DataError
+from ..eval.fusion import DEFAULT_WEIGHT
 from . import measure
 from .duplicates import duplicate_pages, like_questions, read_questions
 from .embedding import BATCH_TOKENS, DEFAULT_MODEL, Embedder
-from .fusion import DEFAULT_WEIGHT
 from .index import IndexPlan, index_pages
 from .schema import STORAGES, CorpusError
 from .search import FUSIONS, MODES, CorpusSearch, Hit

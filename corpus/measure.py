@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from ..data.loading import load_source
+from ..eval.fusion import DEFAULT_WEIGHT, z_score_fusion
 from ..eval.retrieval import EncodeOnce, RetrievalTask, bm25_scores, score_matrix, similarity_matrix
 from .duplicates import read_questions
 from .embedding import DEFAULT_MODEL
-from .fusion import DEFAULT_WEIGHT, z_score_fusion
 from .index import IndexPlan, index_pages
 from .schema import Identity
 from .search import CorpusSearch

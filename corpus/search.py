@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from ..eval.fusion import DEFAULT_WEIGHT, reciprocal_rank_fusion, z_score_fusion
 from .embedding import Embedder
-from .fusion import DEFAULT_WEIGHT, reciprocal_rank_fusion, z_score_fusion
 from .passages import best_passages
 from .schema import PREFIX_DIM, CorpusError
 from .table import has_index, is_indexed, one_line, open_corpus

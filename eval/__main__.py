@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--skip-invalid", action="store_true", help="leave out records without question or page")
     parser.add_argument("--output", help="folder for results.json, tables.md and pictures; replaced when complete")
     parser.add_argument("--seed", type=int, default=13)
-    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--batch_size", type=int, default=8)
     return parser
 
 

@@ -142,7 +142,7 @@ def seen_answers(evaluation: list[Example], train: list[Example]) -> int:
 
 
 @torch.inference_mode()
-def predict_z(model, texts: list[str], batch_size: int = 32) -> dict[int, np.ndarray]:
+def predict_z(model, texts: list[str], batch_size: int = 8) -> dict[int, np.ndarray]:
     """By dimension, (n,) predictions in z units of a FinMatryoshka SentenceTransformer or FinMatryoshkaModel."""
     heads = model[0].auto_model if hasattr(model, "modules") and hasattr(model, "encode_query") else model
     order = np.argsort([-len(text) for text in texts], kind="stable")  # the model's own order: nothing to sort in it

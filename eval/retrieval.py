@@ -110,14 +110,14 @@ class EncodeOnce:
     Raises `EvaluationError` for vectors that are not finite and dimensions wider than the model.
     """
 
-    def __init__(self, model: Any, batch_size: int = 32):
+    def __init__(self, model: Any, batch_size: int = 8):
         self.model = model  # a SentenceTransformer, or what encodes like one
         self.batch_size = batch_size
         self._vectors: dict[tuple, torch.Tensor] = {}
         self._at_length: dict[int, EncodeOnce] = {}
 
     @classmethod
-    def of(cls, model: Any, batch_size: int = 32) -> "EncodeOnce":
+    def of(cls, model: Any, batch_size: int = 8) -> "EncodeOnce":
         """``model`` itself where it is one already."""
         return model if isinstance(model, cls) else cls(model, batch_size)
 

@@ -45,7 +45,7 @@ class EvaluationPlan:
     sections: tuple[str, ...] = SECTIONS
     narrow: str = "fail"
     seed: int = 13
-    batch_size: int = 32
+    batch_size: int = 8
     skip_invalid: bool = False
 
 

@@ -211,7 +211,7 @@ def pooled_vectors(
         device=str(sentence_model.device),
     )
     return (
-        unprojected.encode(texts, prompt_name=prompt_name, show_progress_bar=True, convert_to_tensor=True)
+        unprojected.encode(texts, prompt_name=prompt_name, batch_size=8, show_progress_bar=True, convert_to_tensor=True)
         .float()
         .clone()
     )
@@ -235,5 +235,6 @@ def start_projection(sentence_model: SentenceTransformer, texts: list[str], how:
     if len(texts) < width:
         raise BackboneError(f"projection_init 'pca' needs at least {width} texts, got {len(texts)}; use 'identity'")
     vectors = F.normalize(pooled_vectors(sentence_model, texts), dim=-1)
-    _, directions = torch.linalg.eigh(vectors.T @ vectors)
+    with torch.autocast(vectors.device.type, enabled=False):  # the caller may encode in half precision
+        _, directions = torch.linalg.eigh(vectors.T @ vectors)
     model.projection.weight.copy_(directions.flip(1).T[:width])

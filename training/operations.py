@@ -23,7 +23,7 @@ from .losses import FinMatryoshkaLoss
 from .recipe import Stage
 from .refit import refit_heads, refit_projection
 
-PCA_TEXTS = 1500
+PCA_TEXTS = 600
 # Which prompt goes before which training column.
 COLUMN_PROMPTS = {
     "question": "query",
@@ -50,7 +50,7 @@ def train(
         StorageError: the disk takes no checkpoint.
     """
     set_seed(stage.training.seed)
-    model = build_model(stage.model, data, start)
+    model = build_model(stage, data, start)
     trainer = make_trainer(stage, data, model, checkpoints, callbacks)
     try:
         trainer.train(resume_from_checkpoint=resume)
@@ -130,9 +130,9 @@ def refit(stage: Stage, data: FinancialData, start: str) -> SentenceTransformer:
     return model
 
 
-def build_model(model_args: ModelArguments, data: FinancialData, start: str) -> SentenceTransformer:
+def build_model(stage: Stage, data: FinancialData, start: str) -> SentenceTransformer:
     """The SentenceTransformer to train; of an untouched backbone, projection and numeric scale are fitted on the training side."""
-    model = _load(model_args, start)
+    model_args, model = stage.model, _load(stage.model, start)
     core = model[0].auto_model
     fresh = (core.config.numeric_mean, core.config.numeric_std) == (0.0, 1.0)
     core.backbone.set_attn_implementation(model_args.attn_implementation)
@@ -140,7 +140,8 @@ def build_model(model_args: ModelArguments, data: FinancialData, start: str) -> 
         scaler = SignedLogScaler.fit([example.number for example in data.train])
         core.config.numeric_mean, core.config.numeric_std = scaler.mean, scaler.std
         texts = [text for example in data.train for text in (example.question, example.page.text)]
-        start_projection(model, texts[:: max(1, len(texts) // PCA_TEXTS)], model_args.projection_init)
+        with autocast(stage.training, model.device):
+            start_projection(model, texts[:: max(1, len(texts) // PCA_TEXTS)], model_args.projection_init)
     return model
 
 

@@ -37,7 +37,7 @@ class TeacherVectors:
 
 
 def teacher_vectors(
-    folders: list[str], datasets: Iterable[Dataset], cache: Path, batch_size: int = 32
+    folders: list[str], datasets: Iterable[Dataset], cache: Path, batch_size: int = 8
 ) -> TeacherVectors:
     """What the encoders in ``folders`` make of every question and page of ``datasets``, computed once and kept in ``cache``.
 
