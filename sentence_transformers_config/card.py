@@ -10,9 +10,10 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index
+from huggingface_hub.utils import yaml_dump
 from sentence_transformers import SentenceTransformerModelCardData
 
-from ..eval.tables import answers_title
+from ..eval.tables import answers_title, dimension_table, markdown
 from .folder import read_json
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -64,7 +65,7 @@ def write_card(folder: Path, results: dict, model_id: str, results_file: str = "
         base_model=metadata["base_model"],
         backbone_type=config["model_type"],
         max_seq_length=config["max_seq_length"],
-        dimension_table=dimension_table(results, name),
+        dimension_table=markdown([dimension_table(results, name)]).strip(),
         tables=(folder / "tables.md").is_file(),
         numeric_limit=numeric_limit(results, name),
         prompts_note=", which this model has none of" if not any(config["prompts"].values()) else "",
@@ -97,8 +98,6 @@ class _Metadata:
         return self.values
 
     def to_yaml(self, line_break=None, original_order=None) -> str:
-        from huggingface_hub.utils import yaml_dump
-
         return yaml_dump(self.values, sort_keys=False, line_break=line_break).strip()
 
 
@@ -137,7 +136,8 @@ def numeric_limit(results: dict, name: str) -> str:
 def _roughness(task: str, numbers: dict) -> str:
     dim, head = next(iter(numbers["heads"].items()))
     return (
-        f"At {dim} dimensions half of {answers_title(numbers['n'], numbers['seen'])} of {task} are off by more than {head['median_relative_error']:.0%}, "
+        f"At {dim} dimensions half of {answers_title(numbers['n'], numbers['seen'])} of {task} are off by more than "
+        f"{head['median_relative_error']:.0%}, "
         f"{head['magnitude_accuracy']:.0%} are within a factor of ten and {head['sign_accuracy']:.0%} have the right sign; Huber "
         f"{head['huber']:.4f} in z units, where the best constant scores {numbers['constant']['huber']:.4f}."
     )
@@ -178,26 +178,6 @@ def _file_and_folder(path: str) -> str:
 
 def _slug(task: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in task.lower())
-
-
-def dimension_table(results: dict, name: str) -> str:
-    """nDCG@10 of every dimension and task, alone and fused with BM25, beside what a vector costs, as Markdown."""
-    tasks = results["retrieval"]
-    systems = {"this model": name, "with BM25": f"{name} + BM25"}
-    systems = {shown: key for shown, key in systems.items() if all(key in part["systems"] for part in tasks.values())}
-    columns = [(task, shown, key) for task in tasks for shown, key in systems.items()]
-    lines = [["dimensions", "bytes (float32)", "bytes (int8)", *(f"{task}, {shown}" for task, shown, _ in columns)]]
-    lines.append(["---:"] * len(lines[0]))
-    for dim in next(iter(tasks.values()))["systems"][name]:
-        figures = (f"{tasks[task]['systems'][key][dim]['ndcg@10']:.3f}" for task, _, key in columns)
-        lines.append([str(dim), str(4 * int(dim)), str(dim), *figures])
-    lexical = [part["systems"].get("BM25") for part in tasks.values()]
-    if all(lexical):
-        alone = [f"{next(iter(by_dim.values()))['ndcg@10']:.3f}" for by_dim in lexical]
-        lines.append(
-            ["BM25 alone", "–", "–", *(cell for figure in alone for cell in [figure, *["–"] * (len(systems) - 1)])]
-        )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def trained_on(training: dict) -> list[str]:

@@ -17,6 +17,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.util.quantization import quantize_embeddings, semantic_search_usearch
+from transformers import AutoModel
 
 TEXTS = [
     "what was the change in net sales in 2015?",
@@ -48,8 +50,6 @@ def _multi_process(folder):
 
 
 def _auto_model(folder):
-    from transformers import AutoModel
-
     return AutoModel.from_pretrained(folder, trust_remote_code=True).encode(TEXTS), None
 
 
@@ -80,7 +80,6 @@ def _haystack(folder):
 
 def _usearch(folder):
     """On disk at 64-d int8, rescored: not the vectors but the best pages must be those of exact search over float vectors."""
-    from sentence_transformers.util.quantization import quantize_embeddings, semantic_search_usearch
     from usearch.index import Index
 
     model = SentenceTransformer(folder, truncate_dim=64)

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer, export_dynamic_quantized_onnx_model
 
 SPEED_PAGES = 48
 # by backend: what loads the int8 variant
@@ -58,7 +58,6 @@ def quantize(model: SentenceTransformer, place: str) -> None:
     """
     import onnx
     from optimum.onnxruntime.configuration import AutoQuantizationConfig
-    from sentence_transformers import export_dynamic_quantized_onnx_model
 
     graph = onnx.load(f"{place}/onnx/model.onnx").graph
     shapes = {weight.name: weight.dims for weight in graph.initializer}
