@@ -107,13 +107,13 @@ class PageCollator(SentenceTransformerDataCollator):
 
     A row has one list of questions (the first column), then one text a column (page, mined negative); with labels, the
     last column is the list of the questions' numeric texts. Those without a number are left out; where none has one,
-    the shortest stands in, so that every process uses every parameter. The texts of a column are sorted by length, so that
-    they can be forwarded in chunks that are padded to their own longest only.
+    the shortest stands in, so that every process uses every parameter. The texts of a column are sorted by length, so
+    that they can be forwarded in chunks that are padded to their own longest only.
 
     Beside what sentence-transformers' collator gives, the first column has ``target`` (Q,), the place of each
     question's page in the second column, and ``right`` (Q, R), the numbers of all pages that answer it; the text
-    columns have ``number`` (B,), the numbers of their pages; all have ``chunks``, a list of (begin, end, tokens); with a
-    teacher, the ranked ones have ``teacher`` (n, D), its vectors.
+    columns have ``number`` (B,), the numbers of their pages; all have ``chunks``, a list of (begin, end, tokens); with
+    a teacher, the ranked ones have ``teacher`` (n, D), its vectors.
 
     Args:
         right_pages: By question, the ids of all pages that answer it (`right_pages`).
