@@ -22,9 +22,10 @@ from finmatryoshka.training.checkpoints import StorageError
 from finmatryoshka.training.recipe import read_stages
 from finmatryoshka.training.report import print_report
 from finmatryoshka.training.run import run
+from finmatryoshka.training.teacher import TeacherError
 
 # What a user made or can mend: one line. Anything else is ours and keeps its traceback. (SearchError is an ArgumentError.)
-ERRORS = (ArgumentError, BackboneError, DataError, EvaluationError, PublishError, StorageError)
+ERRORS = (ArgumentError, BackboneError, DataError, EvaluationError, PublishError, StorageError, TeacherError)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -245,6 +245,7 @@ BAD = [
     ({"precision": "fp16"}, "fp16 needs a GPU"),
     ({"precision": "fp8"}, "--precision fp8"),
     ({"projection_init": "noise"}, "'pca' or 'identity'"),
+    ({"teacher": "{tmp}/nowhere"}, "nowhere: name a folder or Hub id of a SentenceTransformer"),
     ({"operation": "average", "folders": ["{tmp}/nowhere", "minilm"]}, "nowhere: no such folder"),
     (
         {"operation": "average", "folders": ["minilm", "minilm"]},

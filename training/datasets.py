@@ -93,7 +93,7 @@ def numeric_columns(pairs: list[Example | SyntheticPair], scaler: SignedLogScale
 
 
 def _grouped(pairs: list, questions_per_page: int, page_words: int | None) -> Iterator[list]:
-    """Pairs of one page side by side, at most ``questions_per_page`` of them, pages in the order of their first pair."""
+    """Pairs of one page side by side, at most ``questions_per_page`` of them, pages in order of their first pair."""
     by_page = defaultdict(list)
     for pair in pairs:
         by_page[pair.page.page_id].append(pair)
@@ -109,7 +109,7 @@ def _parts(group: list, size: int) -> list[list]:
 
 
 def evidence_start(pair: Example | SyntheticPair) -> int:
-    """The character of its page where a pair's evidence stands: its first gold sentence, else the table, else the start."""
+    """The character of its page where a pair's evidence stands: its first gold sentence, else the table, else 0."""
     if isinstance(pair, SyntheticPair):
         return pair.evidence_start
     texts = [pair.facts[name] for name in pair.gold if name.startswith("text_")]

@@ -1,4 +1,4 @@
-"""The training loss: each question ranks the batch's pages, at every Matryoshka dimension, beside a numeric Huber loss."""
+"""The training loss: each question ranks the batch's pages at every Matryoshka dimension; numbers by a Huber loss."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -40,7 +40,7 @@ class Answers(NamedTuple):
     """Which of a batch's C pages (mined negatives included) answer its Q questions.
 
     ``target`` (Q,) is the place of each question's own page, ``right`` (Q, R) the numbers of all that answer it and
-    ``numbers`` (C,) those of the batch's pages; ``teacher`` are a teacher's vectors of questions (Q, D) and pages (C, D).
+    ``numbers`` (C,) those of the batch's pages; ``teacher`` are a teacher's vectors of both, (Q, D) and (C, D).
     """
 
     target: Tensor
