@@ -175,6 +175,18 @@ def test_years_are_ranked_whichever_way_the_table_lies():
     assert read_table(Page("p", str(twice), table=twice)).years == {"2012": None, "2011": 2}
 
 
+def test_a_dash_is_no_year():
+    """FinQA writes a dash "2014"."""
+    page = Page(
+        "p", "Dividends\n\nPreferred   —   50\nCommon   $   1,200   $   900\nTotal   $   1,200   $   900\n"
+    )
+    for raw in (True, False):
+        read = shape_filing(page, raw)
+        assert read.years == {} and "common" in read.items
+    dashes = [["", "level 1", "level 2"], ["swaps held", "2014", "2014"], ["bonds held", "$ 5", "$ 6"]]
+    assert read_table(Page("q", str(dashes), table=dashes)).years == {}
+
+
 def test_a_wordings_words_are_common_to_six_questions(examples):
     rare = labelled("what was the combined net sales from 2011 to 2012?", page_id="r", company="r")
     found = wordings([*examples, rare])
