@@ -167,7 +167,8 @@ def _set_dropout(model: FinMatryoshkaModel, dropout: float) -> None:
 def extend_positions(model: FinMatryoshkaModel, length: int) -> None:
     """Let ``model`` read ``length`` tokens where its backbone has fewer positions (`extend_encoder`); its config then says so."""
     encoder, changes = extend_encoder(model.backbone, model.config, length)
-    setattr(model, model.base_model_prefix, encoder)
+    if encoder is not model.backbone:  # made anew
+        setattr(model, model.base_model_prefix, encoder)
     for name, value in changes.items():
         setattr(model.config, name, value)
 
