@@ -70,9 +70,8 @@ def embed_with_ray(
             for batch in vectors.iter_batches(batch_size=None, batch_format="pyarrow"):
                 yield batch.select(PAGE_SCHEMA.names), as_matrix(batch["vector"])
     except (RayError, ConnectionError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[
-            -1
-        ]  # above it stands the worker's traceback
+        # The last line of a worker's error; above it stands its traceback.
+        reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
         raise CorpusError(f"Ray: {reason}; what was committed is whole, run the same command again") from error
     finally:
         if started and ray.is_initialized():
