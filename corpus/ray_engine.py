@@ -6,6 +6,7 @@ the model once a window. Ray starts a killed worker again and gives its chunk to
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -70,8 +71,9 @@ def embed_with_ray(
             for batch in vectors.iter_batches(batch_size=None, batch_format="pyarrow"):
                 yield batch.select(PAGE_SCHEMA.names), as_matrix(batch["vector"])
     except (RayError, ConnectionError) as error:
-        # The last line of a worker's error; above it stands its traceback.
-        reason = str(error).strip().rpartition("\n")[2] or type(error).__name__
+        # A worker's traceback, between Ray's own lines, ends in the line that names the exception.
+        named = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", str(error), re.MULTILINE)
+        reason = (named or str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise CorpusError(f"Ray: {reason}; what was committed is whole, run the same command again") from error
     finally:
         if started and ray.is_initialized():
