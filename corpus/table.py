@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -121,7 +122,9 @@ def build_indices(path: str, table, approximate_from: int = APPROXIMATE_FROM) ->
         table.optimize()
         for name, config in configs.items():
             table.create_index(name, config=config, replace=True)
-        table.optimize(cleanup_older_than=timedelta(0))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="optimize.cleanup_older_than=0")  # we hold the writer's lock
+            table.optimize(cleanup_older_than=timedelta(0))
 
 
 def is_indexed(table) -> bool:

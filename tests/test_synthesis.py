@@ -177,9 +177,7 @@ def test_years_are_ranked_whichever_way_the_table_lies():
 
 def test_a_dash_is_no_year():
     """FinQA writes a dash "2014"."""
-    page = Page(
-        "p", "Dividends\n\nPreferred   —   50\nCommon   $   1,200   $   900\nTotal   $   1,200   $   900\n"
-    )
+    page = Page("p", "Dividends\n\nPreferred   —   50\nCommon   $   1,200   $   900\nTotal   $   1,200   $   900\n")
     for raw in (True, False):
         read = shape_filing(page, raw)
         assert read.years == {} and "common" in read.items
