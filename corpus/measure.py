@@ -1,4 +1,5 @@
-"""The figures of docs/corpus.md: quality against eval's fusion, recall of the approximate search, latency, a synthetic table."""
+"""The figures of docs/corpus.md: quality against eval's fusion, recall of the approximate search, latency, a synthetic
+table."""
 
 import argparse
 import tempfile
@@ -58,7 +59,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def quality(file: str, model: str, dim: int) -> dict[str, float]:
-    """nDCG@10 by mode of a table of ``file``'s pages, and of `eval`'s BM25 and fusion over the same pages and questions."""
+    """nDCG@10 by mode of a table of ``file``'s pages, and of `eval`'s BM25 and fusion over the same pages and
+    questions."""
     task = RetrievalTask.of("quality", load_source(file).examples)
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "quality.lance")
@@ -124,7 +126,8 @@ def _print_speed(rows: Iterable[dict]) -> None:
 
 
 def synthetic_table(arguments: argparse.Namespace) -> tuple[CorpusSearch, np.ndarray]:
-    """A table of ``rows`` unit vectors around 1,000 centres, with short texts, and (queries, dim) vectors near pages."""
+    """A table of ``rows`` unit vectors around 1,000 centres, with short texts, and (queries, dim) vectors near
+    pages."""
     rng = np.random.default_rng(arguments.seed)
     centres = unit(rng.standard_normal((1000, arguments.dim)))
 

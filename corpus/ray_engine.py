@@ -1,7 +1,8 @@
 """Embedding on many machines: Ray Data's actors read chunks of pages and return them with their vectors.
 
-The pages go out in windows, one Ray Data pipeline each, so that the driver never holds more than a window; the actors load
-the model once a window. Ray starts a killed worker again and gives its chunk to another. One process writes the table.
+The pages go out in windows, one Ray Data pipeline each, so that the driver never holds more than a window; the actors
+load the model once a window. Ray starts a killed worker again and gives its chunk to another. One process writes the
+table.
 """
 
 import logging

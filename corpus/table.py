@@ -104,9 +104,11 @@ def digests(table) -> dict[str, str]:
 
 
 def build_indices(path: str, table, approximate_from: int = APPROXIMATE_FROM) -> None:
-    """Compact the table and build its indices anew: full text always, the approximate ones from ``approximate_from`` rows.
+    """Compact the table and build its indices anew: full text always, the approximate ones from ``approximate_from``
+    rows.
 
-    Anew, so that a table filled in ten runs answers as one filled in one. `IvfSq` keeps int8 copies of the vectors. Earlier
+    Anew, so that a table filled in ten runs answers as one filled in one. `IvfSq` keeps int8 copies of the vectors.
+    Earlier
     versions go, as they take the space again: a search that was open meanwhile is to be opened again.
     """
     from lancedb.index import FTS, Bitmap, BTree, IvfSq

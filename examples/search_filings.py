@@ -1,4 +1,5 @@
-"""Index report pages and search them: python examples/search_filings.py FOLDER [FILE ...]   (pip install '.[corpus]')"""
+"""Index report pages and search them: python examples/search_filings.py FOLDER [FILE ...]   (pip install
+'.[corpus]')"""
 
 import sys
 import tempfile

@@ -2,10 +2,11 @@
 
     python -m finmatryoshka.sentence_transformers_config.clients FOLDER [--server http://127.0.0.1:7997]
 
-sentence-transformers and transformers are opened by open_folder.py, in a process of its own. Each other client is optional;
-one that is not installed, or fails, is a row with its reason. The reference is plain sentence-transformers at full width; the difference is the largest over all numbers of the test texts' vectors. ONNX, OpenVINO
-and fastembed have a script of their own, sentence_transformers_config/export.py. ``--server`` asks an OpenAI-compatible server that
-serves FOLDER already.
+sentence-transformers and transformers are opened by open_folder.py, in a process of its own. Each other client is
+optional; one that is not installed, or fails, is a row with its reason. The reference is plain sentence-transformers at
+full width; the difference is the largest over all numbers of the test texts' vectors. ONNX, OpenVINO and fastembed have
+a script of their own, sentence_transformers_config/export.py. ``--server`` asks an OpenAI-compatible server that serves
+FOLDER already.
 """
 
 import argparse
@@ -64,7 +65,8 @@ def _haystack(folder):
 
 
 def _usearch(folder):
-    """On disk at 64-d int8, rescored: not the vectors but the best pages must be those of exact search over float vectors."""
+    """On disk at 64-d int8, rescored: not the vectors but the best pages must be those of exact search over float
+    vectors."""
     from usearch.index import Index
 
     model = SentenceTransformer(folder, truncate_dim=64)

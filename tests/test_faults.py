@@ -1,4 +1,5 @@
-"""Faults while writing: a full disk, a read-only place, a kill, two writers; the old folder survives and one line says so."""
+"""Faults while writing: a full disk, a read-only place, a kill, two writers; the old folder survives and one line says
+so."""
 
 import errno
 import os

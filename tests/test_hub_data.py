@@ -29,7 +29,8 @@ for name in sys.argv[2:]:
 
 
 def parquet(records: list[dict], path) -> bytes:
-    """As the Hub converted dreamerdeo/finqa: no exe_ans, no program; ``answers`` in place of ``answer`` in some copies."""
+    """As the Hub converted dreamerdeo/finqa: no exe_ans, no program; ``answers`` in place of ``answer`` in some
+    copies."""
     rows = [
         {key: record[key] for key in ("id", "pre_text", "post_text", "table")}
         | {"question": record["qa"]["question"], "answers": str(record["qa"]["answer"])}

@@ -1,4 +1,5 @@
-"""Transplanted questions: wordings taken from labelled questions, filled from other pages' tables, kept where BM25 finds them."""
+"""Transplanted questions: wordings taken from labelled questions, filled from other pages' tables, kept where BM25
+finds them."""
 
 import json
 import math

@@ -105,7 +105,8 @@ def _changed(args: FinTrainingArguments, changes: dict) -> FinTrainingArguments:
 
 
 def average(stage: Stage, folders: Sequence[str]) -> SentenceTransformer:
-    """The mean of trained ``folders`` (a model soup), and of that the stage's share of the untouched backbone (WiSE-FT)."""
+    """The mean of trained ``folders`` (a model soup), and of that the stage's share of the untouched backbone
+    (WiSE-FT)."""
     model = open_trained(stage.model, folders[0])
     others = [folder_weights(folder, model[0].auto_model) for folder in folders[1:]]
     if others:
@@ -131,7 +132,8 @@ def refit(stage: Stage, data: FinancialData, start: str) -> SentenceTransformer:
 
 
 def build_model(stage: Stage, data: FinancialData, start: str) -> SentenceTransformer:
-    """The SentenceTransformer to train; of an untouched backbone, projection and numeric scale are fitted on the training side."""
+    """The SentenceTransformer to train; of an untouched backbone, projection and numeric scale are fitted on the
+    training side."""
     model_args, model = stage.model, _load(stage.model, start)
     core = model[0].auto_model
     fresh = (core.config.numeric_mean, core.config.numeric_std) == (0.0, 1.0)

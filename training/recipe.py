@@ -57,7 +57,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a file and the flags behind it say: ``shared`` values, and each stage's ``own``, of which flags are taken out."""
+    """What a file and the flags behind it say: ``shared`` values, and each stage's ``own``, of which flags are taken
+    out."""
 
     name: str
     shared: dict[str, Any]
@@ -91,7 +92,8 @@ class Recipe:
         return cls(name, shared | flags, own)
 
     def stages(self, **changes: Any) -> list[Stage]:
-        """The stages in their order; ``changes`` override everything. Raises `ArgumentError` for values that cannot be."""
+        """The stages in their order; ``changes`` override everything. Raises `ArgumentError` for values that cannot
+        be."""
         return [_stage(self.shared | own | changes) for own in self.own]
 
     def only_stage(self, **changes: Any) -> Stage:

@@ -120,7 +120,8 @@ def read_table(page: Page) -> PageTable | None:
 
 
 def shape_filing(page: Page, raw: bool) -> PageTable | None:
-    """A filing page's table, the page in FinQA's shape or (``raw``) as its layout text; None without a table to ask about."""
+    """A filing page's table, the page in FinQA's shape or (``raw``) as its layout text; None without a table to ask
+    about."""
     shaped: ShapedPage | None = as_finqa_page(page)
     # Without an amount over 999, a currency or a percentage it is a list of contents.
     if shaped is None or not re.search(
