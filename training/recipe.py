@@ -1,5 +1,6 @@
 """From a recipe file (YAML or JSON) and flags to the stages of a run, each an operation with its arguments."""
 
+import os
 import dataclasses
 import difflib
 import json
@@ -7,6 +8,7 @@ from argparse import SUPPRESS, Action, ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import yaml
@@ -34,6 +36,8 @@ RETIRED = {
     "refit_projection": "add a stage `operation: refit`",
     "refit_heads": "add a stage `operation: refit`",
 }
+# Where the recipes look for the files that $DATA names.
+DATA = "../shared/data"
 _NOT_GIVEN = object()
 
 
@@ -128,8 +132,10 @@ def _read_flags(parser: _Parser, flags: Sequence[str]) -> dict[str, Any]:
 
 
 def _read_mapping(path: str) -> dict[str, Any]:
+    """A recipe's values; ``$DATA`` in it is the folder that the environment variable of that name says, or ours."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Template(Path(path).read_text(encoding="utf-8")).safe_substitute(DATA=os.environ.get("DATA", DATA))
+        values = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise ArgumentError(f"{path}: cannot be read as a YAML or JSON mapping ({reason})") from None
