@@ -64,7 +64,9 @@ def training_rows(
     return Dataset.from_list(rows)
 
 
-def fact_rows(pairs: list[Example | SyntheticPair], scaler: SignedLogScaler, questions_per_page: int = 1) -> Dataset:
+def fact_rows(
+    pairs: list[Example | SyntheticPair], scaler: SignedLogScaler | None, questions_per_page: int = 1
+) -> Dataset:
     """A row for each evidence text (``fact``) with its questions and their numbers, otherwise as `training_rows`."""
     by_fact = defaultdict(list)
     for pair in pairs:
@@ -146,7 +148,7 @@ def synthesized(
 
 
 def training_datasets(
-    data: FinancialData, data_args: DataArguments, scaler: SignedLogScaler, seed: int, model: SentenceTransformer
+    data: FinancialData, data_args: DataArguments, scaler: SignedLogScaler | None, seed: int, model: SentenceTransformer
 ) -> dict[str, Dataset]:
     """The labelled pages and whatever else the arguments ask for, by name; their order means nothing.
 

@@ -72,7 +72,8 @@ def make_trainer(
 ) -> SentenceTransformerTrainer:  # fmt: skip
     """The trainer of a stage: its columns with their prompts, its loss, its batches."""
     args, config = stage.training, model[0].auto_model.config
-    scaler = scaler_of(model)
+    # weight 0 trains nothing through the numeric texts, so that they need no encoding
+    scaler = scaler_of(model) if args.numeric_weight else None
     prompts = {name: config.prompts[kind] for name, kind in COLUMN_PROMPTS.items() if config.prompts[kind]}
     # what is published is the finished folder, not a checkpoint
     args = _changed(args, {"output_dir": str(checkpoints), "prompts": prompts or None, "push_to_hub": False})
