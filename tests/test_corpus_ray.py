@@ -10,7 +10,6 @@ import ray
 from finmatryoshka.corpus import index as index_module
 from finmatryoshka.corpus import ray_engine
 from finmatryoshka.corpus.index import IndexPlan, index_pages
-from finmatryoshka.corpus.schema import CorpusError
 from finmatryoshka.corpus.table import open_corpus
 
 
@@ -69,16 +68,3 @@ def test_a_killed_worker_costs_no_page(local, tmp_path, monkeypatch):
     (ids, vectors), (local_ids, local_vectors) = by_id(path), by_id(local.output)
     assert ids == local_ids
     np.testing.assert_allclose(vectors, local_vectors, atol=1e-5)
-
-
-def test_a_workers_error_is_one_line(local, tmp_path, monkeypatch):
-    class Fails(ray_engine._Worker):
-        def __call__(self, pages):
-            raise ValueError("no vectors today")
-
-    monkeypatch.setattr(ray_engine, "_Worker", Fails)
-    path = tmp_path / "ray.lance"
-    with pytest.raises(CorpusError, match="no vectors today") as refused:
-        index_with_ray(local, str(path))
-    assert "\n" not in str(refused.value)
-    assert not path.exists()
