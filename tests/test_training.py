@@ -231,7 +231,7 @@ def test_a_fault_of_ours_keeps_its_traceback(train_flags, tmp_path, monkeypatch)
 
 BAD = [
     ({"data": "nowhere.json"}, "nowhere.json: no such file"),
-    ({"data": "{tmp}/broken.json"}, "is no JSON or JSONL"),
+    ({"data": "{tmp}/broken.json"}, "is no JSON or JSON Lines"),
     ({"data": "{tmp}/schema.json"}, "expected FinQA"),
     ({"data": "{tmp}/empty_question.json"}, "mend them or pass --skip-invalid"),
     ({"data": "{eval}"}, "nothing left to train on"),
@@ -277,7 +277,7 @@ BAD = [
     ({"output_dir": "."}, "--output_dir .: is or holds the current folder"),
     ({"output_dir": ".."}, "--output_dir ..: is or holds the current folder"),
     ({"output_dir": "{tmp}/broken.json"}, "broken.json: is a file; name a folder"),
-    ({"output_dir": "{tmp}/broken.json/model"}, "cannot be written (Not a directory); name another folder"),
+    ({"output_dir": "{tmp}/broken.json/model"}, "cannot be written (Not a directory); nothing there was changed"),
     ({"save_strategy": "sometimes"}, "--save_strategy: sometimes is not"),
     ({"load_best_model_at_end": "true", "save_strategy": "steps"}, "requires the save and eval strategy to match"),
 ]
