@@ -124,9 +124,10 @@ class FinMatryoshkaModel(PreTrainedModel):
         return logs.sign() * torch.expm1(logs.abs())
 
     def forward(
-        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None, inputs_embeds: Tensor | None = None, return_dict: bool | None = None,
-        output_attentions: bool | None = None, output_hidden_states: bool | None = None,
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None, position_ids: Tensor | None = None, inputs_embeds: Tensor | None = None,
+        return_dict: bool | None = None, output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
     ) -> FinMatryoshkaOutput | tuple:  # fmt: skip
         """(B, T) token ids and mask, as the tokenizer gives them → `FinMatryoshkaOutput`."""
         inputs = input_ids if input_ids is not None else inputs_embeds
@@ -136,8 +137,9 @@ class FinMatryoshkaModel(PreTrainedModel):
         if output_attentions and self.config._attn_implementation != "eager":
             raise ValueError('output_attentions: load the model with attn_implementation="eager", which keeps them')
         arguments = {
-            "input_ids": input_ids, "token_type_ids": token_type_ids, "position_ids": position_ids, "inputs_embeds": inputs_embeds,
-            "output_attentions": output_attentions, "output_hidden_states": output_hidden_states,
+            "input_ids": input_ids, "token_type_ids": token_type_ids, "position_ids": position_ids,
+            "inputs_embeds": inputs_embeds, "output_attentions": output_attentions,
+            "output_hidden_states": output_hidden_states,
         }  # fmt: skip
         # ModernBERT takes no token types: pass on what was given.
         given = {name: value for name, value in arguments.items() if value is not None}

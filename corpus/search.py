@@ -73,7 +73,8 @@ class CorpusSearch:
 
     def rank(
         self, query: str, top: int = 5, mode: str = "hybrid", where: str | None = None, fusion: str = "z_scores",
-        weight: float = DEFAULT_WEIGHT, prefix: bool = False, exact: bool = False, query_vector: np.ndarray | None = None,
+        weight: float = DEFAULT_WEIGHT, prefix: bool = False, exact: bool = False,
+        query_vector: np.ndarray | None = None,
     ) -> tuple[list[str], list[float]]:  # fmt: skip
         """Ids and scores of the ``top`` pages, best first; equal scores by id.
 

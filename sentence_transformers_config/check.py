@@ -20,8 +20,8 @@ from ..configuration_finmatryoshka import HEADS_FILE
 REQUIRED = (
     "config.json", "model.safetensors", "heads.safetensors", "finmatryoshka.safetensors.index.json", "modules.json",
     "1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors", "config_sentence_transformers.json",
-    "sentence_bert_config.json", "configuration_finmatryoshka.py", "modeling_finmatryoshka.py", "tokenizer.json", "README.md",
-    "training.json", "results.json",
+    "sentence_bert_config.json", "configuration_finmatryoshka.py", "modeling_finmatryoshka.py", "tokenizer.json",
+    "README.md", "training.json", "results.json",
 )  # fmt: skip
 SUMS = "SHA256SUMS"
 OPEN_FOLDER = Path(__file__).with_name("open_folder.py")

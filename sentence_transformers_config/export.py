@@ -105,8 +105,8 @@ class FastEmbed:
 
         width = json.loads((Path(folder) / "2_Dense" / "config.json").read_text())["out_features"]
         TextEmbedding.add_custom_model(
-            model="finmatryoshka", pooling=PoolingType.MEAN, normalization=True, sources=ModelSource(hf="org/finmatryoshka"),
-            dim=width, model_file="onnx/projected.onnx",
+            model="finmatryoshka", pooling=PoolingType.MEAN, normalization=True,
+            sources=ModelSource(hf="org/finmatryoshka"), dim=width, model_file="onnx/projected.onnx",
         )  # fmt: skip
         self.model = TextEmbedding("finmatryoshka", specific_model_path=folder)
 

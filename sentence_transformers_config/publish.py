@@ -49,8 +49,8 @@ def publish(
         foreign = sorted(name for name in remote if name in sums and name not in ours)
         if foreign and not overwrite:
             raise PublishError(
-                f"{repo_id}: holds files that publish did not write ({', '.join(foreign)}); name another repository, or "
-                "pass --overwrite to replace them"
+                f"{repo_id}: holds files that publish did not write ({', '.join(foreign)}); name another repository, "
+                "or pass --overwrite to replace them"
             )
         # create_commit rather than upload_folder, which may split a large folder into several commits
         operations = [CommitOperationAdd(name, str(Path(folder) / name)) for name in sums]

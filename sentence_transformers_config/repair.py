@@ -43,7 +43,7 @@ def repair(folder: str | Path, original: str | Path) -> bool:
     except (RuntimeError, KeyError) as error:
         raise FolderError(
             f"{folder}: has weights of another model than {original} ({str(error).splitlines()[0][:160]})"
-        )
+        ) from error
     model._tokenizer = _tokenizer(folder, model) or model.tokenizer
     with written_whole(folder) as whole:
         shutil.copytree(folder, whole, dirs_exist_ok=True)

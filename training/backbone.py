@@ -53,8 +53,8 @@ def check_backbone(backbone: str, dims: list[int]) -> tuple[str, AutoConfig]:
         config = AutoConfig.from_pretrained(backbone)
     except Exception as error:  # the Hub client's errors have no common base
         raise BackboneError(
-            f"{backbone}: neither a local folder nor loadable from the Hub ({type(error).__name__}); check the name and the "
-            "network, or give a folder with --backbone (--backbone minilm needs none)"
+            f"{backbone}: neither a local folder nor loadable from the Hub ({type(error).__name__}); check the name "
+            "and the network, or give a folder with --backbone (--backbone minilm needs none)"
         ) from None
     if config.model_type not in SUPPORTED_BACKBONES:
         raise BackboneError(

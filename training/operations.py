@@ -59,8 +59,8 @@ def train(
             raise
         sweep_incomplete(trainer.args.output_dir)
         raise StorageError(
-            f"{trainer.args.output_dir}: takes no checkpoint at step {trainer.state.global_step} ({reason}); complete ones are "
-            "kept: make room and pass --resume_from_checkpoint true"
+            f"{trainer.args.output_dir}: takes no checkpoint at step {trainer.state.global_step} ({reason}); complete "
+            "ones are kept: make room and pass --resume_from_checkpoint true"
         ) from error
     trainer.accelerator.wait_for_everyone()
     return model.eval()

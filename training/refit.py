@@ -19,8 +19,8 @@ FRESH_WEIGHT = 3.0
 
 
 def refit_projection(
-    sentence_model: SentenceTransformer, seen: list, fresh: list, temperature: float, matryoshka_weights: list[float] | None = None,
-    steps: int = 60, learning_rate: float = 4e-4,
+    sentence_model: SentenceTransformer, seen: list, fresh: list, temperature: float,
+    matryoshka_weights: list[float] | None = None, steps: int = 60, learning_rate: float = 4e-4,
 ) -> None:  # fmt: skip
     """Train the projection alone on pooled vectors, every page a negative of every other's questions.
 

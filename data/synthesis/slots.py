@@ -14,11 +14,12 @@ SLOT = re.compile(r"\{(row|total|column|year|company)(\d)\}")
 
 # Words of asking: they fit any page, and may stand beside a slot. All others are the page's subject.
 ASKING = set(
-    "a add among amount amounts an and are as at average balance be been between both by change compared comprised considering "
-    "contributed cumulative decline decrease did difference do does during each end ended fiscal for from greater growth "
-    "has have higher highest how in increase is it its larger largest less lowest many much net of on or over part percent "
-    "percentage period portion proportion range rate ratio related relation represent represented respective respectively "
-    "sum than that the to total up value values was were what when where which with year years ( ) , / %".split()
+    "a add among amount amounts an and are as at average balance be been between both by change compared comprised "
+    "considering contributed cumulative decline decrease did difference do does during each end ended fiscal for from "
+    "greater growth has have higher highest how in increase is it its larger largest less lowest many much net of on "
+    "or over part percent percentage period portion proportion range rate ratio related relation represent represented "
+    "respective respectively sum than that the to total up value values was were what when where which with year years "
+    "( ) , / %".split()
 )
 # What a question about one or two figures asks, in the order in which its wording names them.
 OPERATIONS: dict[str, Callable[[float, float], float]] = {

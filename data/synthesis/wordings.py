@@ -13,18 +13,18 @@ from .tables import PageTable, content_words, names_something, read_table, spoke
 MIN_QUESTIONS, MIN_COMPANIES = 6, 3
 # Words that ask for an explanation, or for more than the table's figures.
 _EXPLAINING = set(
-    "calculated caused components comprise consist constitution due expected included include information excluded provide "
-    "provided table there this under used why would if based two three four five six considered".split()
+    "calculated caused components comprise consist constitution due expected included include information excluded "
+    "provide provided table there this under used why would if based two three four five six considered".split()
 )
 # Between one of these and a name something is missing: "the amount {row0}", "{row0} ratio".
 _NEEDS_OF = set(
-    "amount amounts change difference growth part percent percentage period portion proportion range rate ratio sum value "
-    "values balance".split()
+    "amount amounts change difference growth part percent percentage period portion proportion range rate ratio sum "
+    "value values balance".split()
 )
 # One of these joins two line items.
 _JOINING = set(
-    "and as between compared comprised difference percent percentage portion proportion ratio related represent represented "
-    "sum than".split()
+    "and as between compared comprised difference percent percentage portion proportion ratio related represent "
+    "represented sum than".split()
 )
 _NOT_AFTER = _NEEDS_OF | {"average", "net", "total", "cumulative", "respective", "the"} - {"change"}
 _MONTHS = set("january february march april may june july august september october november december".split())
