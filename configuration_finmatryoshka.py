@@ -191,7 +191,7 @@ class FinMatryoshkaConfig(PreTrainedConfig):
                 "do_lower_case": False,
             },
             "config_sentence_transformers.json": {
-                "prompts": {name: prompt for name, prompt in self.prompts.items() if name != "numeric"},
+                "prompts": {name: prompt for name, prompt in (self.prompts or {}).items() if name != "numeric"},
                 "default_prompt_name": None,
                 "similarity_fn_name": "cosine",
             },

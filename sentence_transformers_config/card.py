@@ -7,8 +7,9 @@ import json
 import shlex
 import shutil
 from pathlib import Path
+from typing import cast
 
-from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.repocard_data import eval_results_to_model_index
 from huggingface_hub.utils import yaml_dump
 from sentence_transformers import SentenceTransformerModelCardData
@@ -55,10 +56,10 @@ def write_card(folder: Path, results: dict, model_id: str, results_file: str = "
         "base_model": base_model(training),
         "datasets": [DATASETS[key][0] for key in used],
         "widget": WIDGET,
-        "model-index": eval_results_to_model_index(data.model_name, model_index(results, name)),
+        "model-index": eval_results_to_model_index(model_id.split("/")[-1], model_index(results, name)),
     }
     card = ModelCard.from_template(
-        _Metadata({key: value for key, value in metadata.items() if value}),
+        cast(ModelCardData, _Metadata({key: value for key, value in metadata.items() if value})),
         template_path=str(TEMPLATE),
         model_name=data.model_name,
         model_id=model_id,
@@ -183,7 +184,7 @@ def _slug(task: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in task.lower())
 
 
-def trained_on(training: dict) -> list[str]:
+def trained_on(training: dict | None) -> list[str]:
     """The keys of `DATASETS` that a training record, or one that it goes on from, names among its training sources."""
     sources = []
     while training:

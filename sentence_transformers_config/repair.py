@@ -37,8 +37,12 @@ def repair(folder: str | Path, original: str | Path) -> bool:
             weights = dict(read_weights([str(folder / PROJECTION_FILE)]))
             model.projection.load_state_dict({"weight": weights["linear.weight"]})
         if (folder / HEADS_FILE).is_file():
-            weights = dict(read_weights([str(folder / HEADS_FILE)])).items()
-            heads = {name.removeprefix("numeric_heads."): w for name, w in weights if name.startswith("numeric_heads.")}
+            weights = dict(read_weights([str(folder / HEADS_FILE)]))
+            heads = {
+                name.removeprefix("numeric_heads."): w
+                for name, w in weights.items()
+                if name.startswith("numeric_heads.")
+            }
             model.numeric_heads.load_state_dict(heads)
     except (RuntimeError, KeyError) as error:
         raise FolderError(

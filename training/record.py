@@ -51,7 +51,7 @@ def stage_record(stage: Stage, data: FinancialData, inputs: list[str]) -> dict:
     return json.loads(to_json(record))
 
 
-def read_record(folder: str) -> dict | None:
+def read_record(folder: str | Path) -> dict | None:
     path = Path(folder) / "training.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 

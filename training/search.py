@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, Literal
 
 import optuna
 import psutil
@@ -33,7 +34,7 @@ from .search_report import advice, failure_reason, short, write_results
 from .search_space import SearchError, check_space, steps_of, suggest
 from .search_storage import open_storage, shown
 
-OBJECTIVES = {"quality": "maximize", "numbers": "minimize"}
+OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {"quality": "maximize", "numbers": "minimize"}
 MAX_FAILURES_IN_A_ROW = 3
 
 
@@ -91,7 +92,7 @@ class Search:
             )
         self.data: FinancialData = load_arguments_data(stage.data)
         self.examples = examples or self._examples_of(stage)
-        self.base = None
+        self.base: EncodeOnce | None = None
         self.storage = open_storage(storage, heartbeat)
         self.study = optuna.create_study(
             storage=self.storage, study_name=study_name, load_if_exists=True,
@@ -150,7 +151,7 @@ class Search:
         return stage
 
     def objective(self, trial: optuna.Trial):
-        slot = trial.user_attrs.get("slot")
+        slot: Any = trial.user_attrs.get("slot")
         rivals = [t for t in self._taken().get(slot, []) if t.number < trial.number and t.state != TrialState.FAIL]
         if slot is None or rivals:  # two processes came for the last slot at once
             trial.set_user_attr("surplus", True)

@@ -63,12 +63,15 @@ class Wording:
         return parts - {"s", "company"}
 
 
+def slot_parts(slot: str) -> tuple[str, int]:
+    """A slot's kind and number: ("row", 0) of "{row0}"."""
+    return slot[1:-2], int(slot[-2])
+
+
 def figures(wording: Wording, named: dict[str, str], table: PageTable) -> list[float]:
     """The figures that a filled wording names, items by places, in its order."""
     items = [
-        named[slot]
-        for slot in wording.slots
-        if named[slot] in table.items and SLOT.fullmatch(slot)[1] in ("row", "total")
+        named[slot] for slot in wording.slots if named[slot] in table.items and slot_parts(slot)[0] in ("row", "total")
     ]
     return [table.figure(item, place) for item, place in product(items, places(wording, named, table))]
 
@@ -76,7 +79,7 @@ def figures(wording: Wording, named: dict[str, str], table: PageTable) -> list[f
 def places(wording: Wording, named: dict[str, str], table: PageTable) -> list[int | None]:
     """Where the years and columns that a filled wording names stand in the table; its only column where it names
     none."""
-    kinds = {slot: SLOT.fullmatch(slot)[1] for slot in wording.slots}
+    kinds = {slot: slot_parts(slot)[0] for slot in wording.slots}
     found = [table.years.get(named[slot]) for slot in kinds if kinds[slot] == "year"]
     found += [table.columns.get(named[slot]) for slot in kinds if kinds[slot] == "column"]
     if not found and not table.by_column and len(table.table[0]) == 2:
