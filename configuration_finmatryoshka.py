@@ -49,7 +49,8 @@ def check_tokenizer(tokenizer, vocab_size: int, source: str):
     """Refuse what cannot be the model's: where a folder has none, transformers makes up one of five entries."""
     if not vocab_size / 2 <= len(tokenizer) <= vocab_size:
         raise ValueError(
-            f"{source}: its tokenizer has {len(tokenizer)} entries, the model {vocab_size}; copy its own tokenizer there"
+            f"{source}: its tokenizer has {len(tokenizer)} entries, the model {vocab_size}; copy its own tokenizer "
+            "there"
         )
     return tokenizer
 
@@ -190,7 +191,7 @@ class FinMatryoshkaConfig(PreTrainedConfig):
                 "do_lower_case": False,
             },
             "config_sentence_transformers.json": {
-                "prompts": {name: prompt for name, prompt in self.prompts.items() if name != "numeric"},
+                "prompts": {name: prompt for name, prompt in (self.prompts or {}).items() if name != "numeric"},
                 "default_prompt_name": None,
                 "similarity_fn_name": "cosine",
             },
@@ -220,7 +221,7 @@ def _published_nomic_fields(config: dict) -> dict:
     }
 
 
-# --- the files of a folder ------------------------------------------------------------------------------------------------
+# --- the files of a folder --------------------------------------------------------------------------------------------
 
 
 def read_json(path: str):

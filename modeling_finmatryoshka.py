@@ -29,8 +29,7 @@ class FinMatryoshkaOutput(ModelOutput):
         last_hidden_state: (B, T, hidden_size), the backbone's.
         embeddings: By dimension d, (B, d) of unit length; each is the re-normalised prefix of the larger ones.
         numeric: By dimension d, (B,) predicted answers in z units (signed log, standardised).
-        numbers: By dimension d, (B,) the same in the answers' unit (percentages are fractions); ``None`` from stale
-            heads.
+        numbers: By dimension d, (B,) the same in the answers' unit (percentages are fractions); ``None``: stale.
         hidden_states, attentions: The backbone's, where asked for.
     """
 
@@ -52,8 +51,7 @@ class NumericHead(nn.Module):
         self.out = nn.Linear(max(dim // 2, 1), 1)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        # Coordinates of a unit vector are of size 1/√d: brought to size 1, where the layers' initial weights expect
-        # them.
+        # Coordinates of a unit vector are of size 1/√d: brought to size 1, as the layers' initial weights expect them.
         hidden = F.relu(self.hidden(embeddings * embeddings.shape[-1] ** 0.5))
         return self.out(self.dropout(hidden)).squeeze(-1)
 
@@ -90,9 +88,8 @@ class FinMatryoshkaModel(PreTrainedModel):
         # BERT's pooler is part of its published weights but of no embedding: kept, never trained.
         if getattr(self.backbone, "pooler", None) is not None:
             self.backbone.pooler.requires_grad_(False)
-        self.heads_stale = False
-        self._tokenizer = None
-        self._loaded = None
+        self.heads_stale, self._tokenizer = False, None
+        self._loaded: tuple[str, str, str, bool] | None = None
         self.post_init()
 
     @property
@@ -124,20 +121,23 @@ class FinMatryoshkaModel(PreTrainedModel):
         return logs.sign() * torch.expm1(logs.abs())
 
     def forward(
-        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None, inputs_embeds: Tensor | None = None, return_dict: bool | None = None,
-        output_attentions: bool | None = None, output_hidden_states: bool | None = None,
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None, position_ids: Tensor | None = None, inputs_embeds: Tensor | None = None,
+        return_dict: bool | None = None, output_attentions: bool | None = None, output_hidden_states: bool | None = None
     ) -> FinMatryoshkaOutput | tuple:  # fmt: skip
         """(B, T) token ids and mask, as the tokenizer gives them → `FinMatryoshkaOutput`."""
         inputs = input_ids if input_ids is not None else inputs_embeds
+        if inputs is None:
+            raise ValueError("give input_ids or inputs_embeds")
         if attention_mask is None:
             attention_mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device)
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         if output_attentions and self.config._attn_implementation != "eager":
             raise ValueError('output_attentions: load the model with attn_implementation="eager", which keeps them')
         arguments = {
-            "input_ids": input_ids, "token_type_ids": token_type_ids, "position_ids": position_ids, "inputs_embeds": inputs_embeds,
-            "output_attentions": output_attentions, "output_hidden_states": output_hidden_states,
+            "input_ids": input_ids, "token_type_ids": token_type_ids, "position_ids": position_ids,
+            "inputs_embeds": inputs_embeds, "output_attentions": output_attentions,
+            "output_hidden_states": output_hidden_states,
         }  # fmt: skip
         # ModernBERT takes no token types: pass on what was given.
         given = {name: value for name, value in arguments.items() if value is not None}
@@ -181,8 +181,7 @@ class FinMatryoshkaModel(PreTrainedModel):
     def predict_number(self, texts: Iterable[str] | str, dim: int | None = None, batch_size: int = 32):
         """Predicted answers of numeric texts (``Question: ... Context: ...``): (len(texts),) float64 array.
 
-        In the answers' unit: percentages as fractions, money in the page's. Raises like `encode`, and where heads are
-        stale.
+        In the answers' unit: percentages as fractions, money in the page's. Raises like `encode`, and on stale heads.
         """
         dim = self._check_dim(dim)
         if self.heads_stale:
@@ -250,7 +249,7 @@ class FinMatryoshkaModel(PreTrainedModel):
             logger.warning(f"{name}: its heads were fitted to other vectors than it gives; it predicts no numbers")
         return loaded
 
-    def save_pretrained(self, save_directory, state_dict=None, is_main_process: bool = True, **kwargs):
+    def save_pretrained(self, save_directory, state_dict=None, is_main_process: bool = True, **kwargs):  # type: ignore[override]
         """Write a folder that every door opens: weights, config, code, tokenizer, sentence-transformers' small files.
 
         Args:
@@ -285,8 +284,7 @@ class FinMatryoshkaModel(PreTrainedModel):
 
     def _stamp(self, weights: dict[str, Tensor], written: str) -> str:
         """The vectors that the heads were fitted to: those ``written``, unless they changed and the heads did not."""
-        vectors, heads = fingerprints(weights)
-        stamp = written
+        (vectors, heads), stamp = fingerprints(weights), written
         if self._loaded:
             old_vectors, old_heads, fitted_to, fit = self._loaded
             if self.heads_stale or (heads == old_heads and not (fit and vectors == old_vectors)):

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from ..data.loading import load_source
 from ..eval.fusion import DEFAULT_WEIGHT, z_score_fusion
 from ..eval.retrieval import EncodeOnce, RetrievalTask, bm25_scores, score_matrix, similarity_matrix
 from .duplicates import read_questions
-from .embedding import DEFAULT_MODEL
+from .embedding import DEFAULT_MODEL, Embedder
 from .index import IndexPlan, index_pages
 from .schema import Identity
 from .search import CorpusSearch
@@ -144,7 +145,7 @@ def synthetic_table(arguments: argparse.Namespace) -> tuple[CorpusSearch, np.nda
     written = time.perf_counter()
     build_indices(arguments.table, table)
     print(f"written in {written - started:.1f} s, indices built in {time.perf_counter() - written:.1f} s")
-    return CorpusSearch(arguments.table, embedder=_Synthetic(identity)), around(arguments.queries)
+    return CorpusSearch(arguments.table, embedder=cast(Embedder, _Synthetic(identity))), around(arguments.queries)
 
 
 def _synthetic_pages(rng: np.random.Generator, start: int, count: int) -> pa.Table:

@@ -8,7 +8,8 @@ table.
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -69,7 +70,8 @@ def embed_with_ray(
                 num_gpus=1 if ray.cluster_resources().get("GPU") else 0,
                 compute=ray.data.ActorPoolStrategy(size=workers),
             )
-            for batch in vectors.iter_batches(batch_size=None, batch_format="pyarrow"):
+            batches: Iterable[Any] = vectors.iter_batches(batch_size=None, batch_format="pyarrow")
+            for batch in batches:
                 yield batch.select(PAGE_SCHEMA.names), as_matrix(batch["vector"])
     except (RayError, ConnectionError) as error:
         # A worker's traceback, between Ray's own lines, ends in the line that names the exception.

@@ -34,7 +34,7 @@ class Identity:
     dim: int
     storage: str
     max_seq_length: int
-    prompts: dict[str, str]
+    prompts: dict[str, str | None]
 
     def __str__(self) -> str:
         return f"{self.model} (weights {self.weights[:8]}, {self.dim} dimensions, {self.storage})"

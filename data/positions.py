@@ -1,5 +1,7 @@
 """Lets a native encoder read longer texts than it was trained on: the one place where positions are extended."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -55,7 +57,7 @@ def _stretch(encoder: PreTrainedModel, table: nn.Embedding, length: int) -> None
     """Interpolate ``table``, (positions, width), to (length, width) in place."""
     kept, rest = table.weight.data.tensor_split([min(KEPT_POSITIONS, len(table.weight) // 2)])
     rest = F.interpolate(rest.T[None], size=length - len(kept), mode="linear", align_corners=True)[0].T
-    embeddings = encoder.embeddings
+    embeddings = cast(nn.Module, encoder.embeddings)
     embeddings.position_embeddings = nn.Embedding.from_pretrained(torch.cat([kept, rest]), freeze=False)
     ids = torch.arange(length, device=table.weight.device)
     embeddings.register_buffer("position_ids", ids[None], persistent=False)

@@ -23,8 +23,9 @@ _SUFFIX = ("inc.", "corp.", "group", "holdings", "co.", "plc")
 # topic: (title, subject of the table, unit, line items with their typical sizes, may be negative)
 _TOPICS: dict[str, tuple[str, str, str, list[tuple[str, float]]]] = {
     "income": ("results of operations", "selected results", "millions",
-               [("net sales", 5200), ("cost of products sold", 3100), ("selling expenses", 640), ("research costs", 310),
-                ("operating income", 880), ("interest expense", 120), ("income before taxes", 720)]),
+               [("net sales", 5200), ("cost of products sold", 3100), ("selling expenses", 640),
+                ("research costs", 310), ("operating income", 880), ("interest expense", 120),
+                ("income before taxes", 720)]),
     "debt": ("long-term borrowings", "notes and loans outstanding", "thousands",
              [("senior notes", 450000), ("term loan", 210000), ("revolving credit facility", 95000),
               ("commercial paper", 60000), ("finance lease debt", 18000), ("total borrowings", 833000)]),
@@ -63,10 +64,12 @@ _POST = (
 )
 
 _QUESTIONS = (
-    ("what was the percentage change in {item} of {company} from {prior} to {year}?", "subtract({a}, {b}), divide(#0, {b})"),
+    ("what was the percentage change in {item} of {company} from {prior} to {year}?",
+     "subtract({a}, {b}), divide(#0, {b})"),
     ("by how much did {company} 's {item} change in {year}, in {unit}?", "subtract({a}, {b})"),
     ("what is the ratio of {item} to {item2} at {company} in {year}?", "divide({a}, {c})"),
-    ("for {company}, what was the average {item} over {prior} and {year}, in {unit}?", "add({a}, {b}), divide(#0, const_2)"),
+    ("for {company}, what was the average {item} over {prior} and {year}, in {unit}?",
+     "add({a}, {b}), divide(#0, const_2)"),
     ("what did {item} and {item2} of {company} add up to in {year}, in {unit}?", "add({a}, {c})"),
     ("was {item} of {company} greater than its {item2} in {year}?", "greater({a}, {c})"),
 )  # fmt: skip

@@ -83,8 +83,8 @@ def load_data(
         raise DataError(f"{', '.join(data)}: nothing left to train on ({_counts(dropped)} dropped); give other --data")
     if not any(math.isfinite(example.number) for example in train):
         raise DataError(
-            f"{', '.join(data)}: none of {len(train)} answers is a number, nothing to train the numeric heads on; check the "
-            "fields answer, answers and exe_ans, or add a source that has numbers"
+            f"{', '.join(data)}: none of {len(train)} answers is a number, nothing to train the numeric heads on; "
+            "check the fields answer, answers and exe_ans, or add a source that has numbers"
         )
     return FinancialData(
         train, {source.name: source for source in evaluation}, _all_pages(extra), dropped,

@@ -13,6 +13,7 @@ versions of transformers: sentence_transformers_config/export.py measures them l
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -25,9 +26,9 @@ from .retrieval import EncodeOnce, evaluate_retrieval
 from .run import load_model, retrieval_task
 
 
-def interleave(variants: dict[str, callable], repeats: int) -> dict[str, list[float]]:
+def interleave(variants: dict[str, Callable], repeats: int) -> dict[str, list[float]]:
     """Seconds of each variant, one repeat of all after another; a first round warms up and does not count."""
-    seconds = {name: [] for name in variants}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
     for repeat in range(repeats + 1):
         for name, variant in variants.items():
             start = time.perf_counter()
@@ -48,10 +49,11 @@ def ratios(seconds: dict[str, list[float]], reference: str) -> dict[str, tuple[f
     return result
 
 
-def memory_ratios(variants: dict[str, callable], reference: str) -> dict[str, float | None]:
+def memory_ratios(variants: dict[str, Callable], reference: str) -> dict[str, float | None]:
     """Peak memory of one call of each variant over that of ``reference``; None where it cannot be read."""
     peaks = {name: peak_memory(variant) for name, variant in variants.items()}
-    return {name: peak / peaks[reference] if peak and peaks[reference] else None for name, peak in peaks.items()}
+    base = peaks[reference]
+    return {name: peak / base if peak and base else None for name, peak in peaks.items()}
 
 
 # torch counts the attention of GPUs alone; the CPU's operators take the same arguments first.
@@ -63,7 +65,7 @@ _CPU_ATTENTION = {
 }
 
 
-def count_flops(call: callable) -> int:
+def count_flops(call: Callable) -> int:
     """Floating-point operations of the matrix products (attention's too) in one ``call``."""
     with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
         call()
@@ -131,7 +133,7 @@ def measure_encoding(model: SentenceTransformer, task, dim: int, repeats: int, t
     ]
 
 
-def shares_of_peak(variants: dict[str, callable], seconds: dict[str, list[float]]) -> dict[str, float]:
+def shares_of_peak(variants: dict[str, Callable], seconds: dict[str, list[float]]) -> dict[str, float]:
     peak = matrix_peak()
     return {name: count_flops(variant) / statistics.median(seconds[name]) / peak for name, variant in variants.items()}
 
@@ -147,7 +149,7 @@ def main(argv: list[str]) -> None:
     task = retrieval_task(source, [])
     print(f"machine: {describe_machine()['machine']}")
     model = load_model(arguments.model)
-    dim = min(128, model.get_embedding_dimension())
+    dim = min(128, model.get_embedding_dimension() or 128)
     for row in measure_encoding(model, task, dim, arguments.repeats, arguments.texts):
         print(f"{compared(row)}  nDCG@10 at {dim}: {row['ndcg@10']:.4f}")
     print("a training step: python -m finmatryoshka.training.speed")

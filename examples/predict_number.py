@@ -19,5 +19,6 @@ text = numeric_text(
 for dim in model.matryoshka_dims:
     error = numbers["heads"][str(dim)]["median_relative_error"]
     print(
-        f"{dim:>4} dimensions: {model.predict_number(text, dim=dim):+.4g}  (half of unseen answers were off by more than {error:.0%})"
+        f"{dim:>4} dimensions: {model.predict_number(text, dim=dim):+.4g}  (half of unseen answers were off by more "
+        f"than {error:.0%})"
     )

@@ -24,5 +24,6 @@ best = np.argsort(-(restored @ query))[:3]  # the float query against the stored
 print(example.question)
 for i in best:
     print(
-        f"{restored[i] @ query:.3f}  {pages[i].page_id}{'  <- the page' if pages[i].page_id == example.page.page_id else ''}"
+        f"{restored[i] @ query:.3f}  "
+        f"{pages[i].page_id}{'  <- the page' if pages[i].page_id == example.page.page_id else ''}"
     )

@@ -7,8 +7,9 @@ import json
 import shlex
 import shutil
 from pathlib import Path
+from typing import cast
 
-from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.repocard_data import eval_results_to_model_index
 from huggingface_hub.utils import yaml_dump
 from sentence_transformers import SentenceTransformerModelCardData
@@ -42,8 +43,9 @@ def write_card(folder: Path, results: dict, model_id: str, results_file: str = "
     (name,) = results["models"]
     used = trained_on(training)
     data = SentenceTransformerModelCardData(
-        language="en", license="apache-2.0", model_name=model_id.split("/")[-1], model_id=model_id, generate_widget_examples=False,
-        local_files_only=True, tags=["sentence-transformers", "sentence-similarity", "feature-extraction", "matryoshka", "finance", "dense"],
+        language="en", license="apache-2.0", model_name=model_id.split("/")[-1], model_id=model_id,
+        generate_widget_examples=False, local_files_only=True,
+        tags=["sentence-transformers", "sentence-similarity", "feature-extraction", "matryoshka", "finance", "dense"],
     )  # fmt: skip
     metadata = {
         "language": data.language,
@@ -54,10 +56,10 @@ def write_card(folder: Path, results: dict, model_id: str, results_file: str = "
         "base_model": base_model(training),
         "datasets": [DATASETS[key][0] for key in used],
         "widget": WIDGET,
-        "model-index": eval_results_to_model_index(data.model_name, model_index(results, name)),
+        "model-index": eval_results_to_model_index(model_id.split("/")[-1], model_index(results, name)),
     }
     card = ModelCard.from_template(
-        _Metadata({key: value for key, value in metadata.items() if value}),
+        cast(ModelCardData, _Metadata({key: value for key, value in metadata.items() if value})),
         template_path=str(TEMPLATE),
         model_name=data.model_name,
         model_id=model_id,
@@ -117,8 +119,9 @@ def model_index(results: dict, name: str) -> list[EvalResult]:
     """nDCG@10 of every task and dimension as the Hub's evaluation results."""
     return [
         EvalResult(
-            task_type="information-retrieval", task_name="Information Retrieval", dataset_type=_slug(task), dataset_name=task,
-            metric_type="ndcg_at_10", metric_name=f"nDCG@10 at {dim} dimensions", metric_value=round(metrics["ndcg@10"], 4),
+            task_type="information-retrieval", task_name="Information Retrieval", dataset_type=_slug(task),
+            dataset_name=task, metric_type="ndcg_at_10", metric_name=f"nDCG@10 at {dim} dimensions",
+            metric_value=round(metrics["ndcg@10"], 4),
         )
         for task, part in results["retrieval"].items()
         for dim, metrics in part["systems"][name].items()
@@ -138,8 +141,9 @@ def _roughness(task: str, numbers: dict) -> str:
     return (
         f"At {dim} dimensions half of {answers_title(numbers['n'], numbers['seen'])} of {task} are off by more than "
         f"{head['median_relative_error']:.0%}, "
-        f"{head['magnitude_accuracy']:.0%} are within a factor of ten and {head['sign_accuracy']:.0%} have the right sign; Huber "
-        f"{head['huber']:.4f} in z units, where the best constant scores {numbers['constant']['huber']:.4f}."
+        f"{head['magnitude_accuracy']:.0%} are within a factor of ten and {head['sign_accuracy']:.0%} have the right "
+        f"sign; Huber {head['huber']:.4f} in z units, where the best constant scores "
+        f"{numbers['constant']['huber']:.4f}."
     )
 
 
@@ -180,7 +184,7 @@ def _slug(task: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in task.lower())
 
 
-def trained_on(training: dict) -> list[str]:
+def trained_on(training: dict | None) -> list[str]:
     """The keys of `DATASETS` that a training record, or one that it goes on from, names among its training sources."""
     sources = []
     while training:

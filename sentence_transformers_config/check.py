@@ -20,8 +20,8 @@ from ..configuration_finmatryoshka import HEADS_FILE
 REQUIRED = (
     "config.json", "model.safetensors", "heads.safetensors", "finmatryoshka.safetensors.index.json", "modules.json",
     "1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors", "config_sentence_transformers.json",
-    "sentence_bert_config.json", "configuration_finmatryoshka.py", "modeling_finmatryoshka.py", "tokenizer.json", "README.md",
-    "training.json", "results.json",
+    "sentence_bert_config.json", "configuration_finmatryoshka.py", "modeling_finmatryoshka.py", "tokenizer.json",
+    "README.md", "training.json", "results.json",
 )  # fmt: skip
 SUMS = "SHA256SUMS"
 OPEN_FOLDER = Path(__file__).with_name("open_folder.py")
@@ -113,7 +113,7 @@ def _check_card(folder: Path) -> list[str]:
         for task, part in results["retrieval"].items()
         for dim, metrics in part["systems"][name].items()
     }
-    on_card = {(r.dataset_name, int(re.search(r"at (\d+)", r.metric_name)[1])): r.metric_value for r in stated}
+    on_card = {(r.dataset_name, int(re.findall(r"at (\d+)", r.metric_name or "")[0])): r.metric_value for r in stated}
     return [
         f"README.md: says {on_card.get(key)} for {key[0]} at {key[1]} dimensions, results.json says {measured.get(key)}"
         for key in sorted(measured.keys() | on_card.keys())

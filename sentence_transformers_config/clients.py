@@ -123,7 +123,8 @@ def main(folder: str, server: str | None = None) -> None:
         raise FolderError(f"{folder}: {found}")
     reference = np.array(found["vectors"], dtype=np.float32)
     print(
-        f"| door | version | largest difference | tolerance | {datetime.date.today()} |\n| --- | --- | --- | --- | --- |"
+        f"| door | version | largest difference | tolerance | {datetime.date.today()} |\n"
+        "| --- | --- | --- | --- | --- |"
     )
     versions = {name: importlib.metadata.version(name.lower()) for name in ("sentence-transformers", "transformers")}
     for door, difference in found["differences"].items():

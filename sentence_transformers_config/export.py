@@ -17,9 +17,12 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from sentence_transformers import SentenceTransformer, export_dynamic_quantized_onnx_model
+
+Backend = Literal["onnx", "openvino"]
 
 SPEED_PAGES = 48
 # by backend: what loads the int8 variant
@@ -29,7 +32,7 @@ INT8 = {
 }
 
 
-def export(folder: str, backend: str) -> list[str]:
+def export(folder: str, backend: Backend) -> list[str]:
     """Write the backend's files into ``folder``; returns their names."""
     with tempfile.TemporaryDirectory() as place:
         model = SentenceTransformer(folder, backend=backend, model_kwargs={"export": True})
@@ -105,8 +108,8 @@ class FastEmbed:
 
         width = json.loads((Path(folder) / "2_Dense" / "config.json").read_text())["out_features"]
         TextEmbedding.add_custom_model(
-            model="finmatryoshka", pooling=PoolingType.MEAN, normalization=True, sources=ModelSource(hf="org/finmatryoshka"),
-            dim=width, model_file="onnx/projected.onnx",
+            model="finmatryoshka", pooling=PoolingType.MEAN, normalization=True,
+            sources=ModelSource(hf="org/finmatryoshka"), dim=width, model_file="onnx/projected.onnx",
         )  # fmt: skip
         self.model = TextEmbedding("finmatryoshka", specific_model_path=folder)
 
@@ -116,7 +119,7 @@ class FastEmbed:
     encode_document = encode_query
 
 
-def load(folder: str, backend: str, int8: bool) -> SentenceTransformer:
+def load(folder: str, backend: Backend, int8: bool) -> SentenceTransformer:
     return SentenceTransformer(
         folder, backend=backend, model_kwargs=INT8[backend] if int8 else {"file_name": _plain(backend)}
     )
@@ -129,7 +132,8 @@ def _plain(backend: str) -> str:
 def questions_and_pages(path: str) -> tuple[list[str], list[str], np.ndarray]:
     """Distinct questions, distinct pages and each question's page number, from a file in FinQA's schema."""
     records = json.loads(Path(path).read_text(encoding="utf-8"))
-    pages, questions = {}, {}
+    pages: dict[str, int] = {}
+    questions: dict[str, int] = {}
     for record in records:
         text = " ".join(record["pre_text"]) + str(record["table"]) + " ".join(record["post_text"])
         questions.setdefault(record["qa"]["question"], pages.setdefault(text, len(pages)))
@@ -146,7 +150,7 @@ def ndcg_at_10(questions: np.ndarray, pages: np.ndarray, relevant: np.ndarray) -
 def speed_ups(models: dict, pages: list[str], reference: str, repeats: int = 3) -> dict[str, list[float]]:
     """Speed over ``reference`` in each repeat, in ascending order; the models take turns, after a round that does not
     count."""
-    seconds = {name: [] for name in models}
+    seconds: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(repeats + 1):
         for name, model in models.items():
             start = time.perf_counter()
@@ -167,7 +171,7 @@ def main() -> None:
         print(f"written: {args.folder}/{name}")
     questions, pages, relevant = questions_and_pages(args.pages)
     reference = "torch, fp32"
-    models = {reference: SentenceTransformer(args.folder, device="cpu")}
+    models: dict[str, SentenceTransformer | FastEmbed] = {reference: SentenceTransformer(args.folder, device="cpu")}
     models["torch, bf16"] = SentenceTransformer(args.folder, device="cpu").bfloat16()
     models |= {f"{args.backend}{', int8' * int8}": load(args.folder, args.backend, int8) for int8 in (False, True)}
     if args.backend == "onnx" and importlib.util.find_spec("fastembed"):
@@ -186,9 +190,8 @@ def main() -> None:
         stacked, against = np.concatenate(vectors), np.concatenate(exact)
         ratio = f"{statistics.median(faster[name]):.2f} ({faster[name][0]:.2f}–{faster[name][-1]:.2f})"
         difference, cosine = np.abs(stacked - against).max(), (stacked * against).sum(1).min()
-        print(
-            f"| {name} | {difference:.1e} | {cosine:.4f} | {ndcg_at_10(*vectors, relevant):.4f} | {ratio} |", flush=True
-        )
+        ndcg = ndcg_at_10(vectors[0], vectors[1], relevant)
+        print(f"| {name} | {difference:.1e} | {cosine:.4f} | {ndcg:.4f} | {ratio} |", flush=True)
 
 
 if __name__ == "__main__":

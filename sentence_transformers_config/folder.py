@@ -3,20 +3,28 @@ all."""
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from sentence_transformers import SentenceTransformer
 
 from ..configuration_finmatryoshka import FinMatryoshkaConfig
 from ..data.files import written_whole
+from ..modeling_finmatryoshka import FinMatryoshkaModel
 
 
 class FolderError(RuntimeError):
     """A folder that is not what a command needs; the message names the file and says what to do."""
 
 
+def finmatryoshka_of(model: SentenceTransformer) -> FinMatryoshkaModel:
+    """The model with its heads inside the SentenceTransformer that is trained (`training.backbone`)."""
+    return cast(FinMatryoshkaModel, model[0].auto_model)
+
+
 def write_folder(
-    model: SentenceTransformer, path: str | os.PathLike, extra: dict[str, str | bytes] | None = None
+    model: SentenceTransformer, path: str | os.PathLike, extra: Mapping[str, str | bytes] | None = None
 ) -> None:
     """Save a FinMatryoshka SentenceTransformer to ``path`` so that every door opens it.
 
@@ -27,7 +35,7 @@ def write_folder(
     """
     with written_whole(path) as folder:
         model.save_pretrained(str(folder), create_model_card=False)
-        write_layout(model[0].auto_model.config, folder)
+        write_layout(cast(FinMatryoshkaConfig, finmatryoshka_of(model).config), folder)
         for name, content in (extra or {}).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)

@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import sys
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,14 +32,14 @@ TEXTS = ["net sales of 2015", "what was the change in interest expense?", "inter
 
 def open_folder(folder: str, revision: str | None, texts: list[str]) -> dict:
     """What the module's first lines describe."""
-    pinned = {"revision": revision} if revision else {}
+    pinned: dict[str, Any] = {"revision": revision} if revision else {}
     plain = SentenceTransformer(folder, device="cpu", **pinned)
     vectors = plain.encode(texts, show_progress_bar=False)
     width = vectors.shape[1]
     found = {"width": width, "differences": {}, "errors": {}, "types": {}, "numbers": None, "vectors": vectors.tolist()}
 
     def note(door: str, model, ours, theirs) -> None:
-        backbone = model[0].auto_model if isinstance(model, SentenceTransformer) else model
+        backbone: Any = model[0].auto_model if isinstance(model, SentenceTransformer) else model
         found["types"][door] = [type(backbone).__name__, str(next(backbone.parameters()).dtype).removeprefix("torch.")]
         found["differences"][door] = float(np.abs(np.asarray(ours, dtype=np.float64) - np.asarray(theirs)).max())
 
@@ -108,5 +109,6 @@ if __name__ == "__main__":
     parser.add_argument("--texts", type=json.loads, default=TEXTS)
     arguments = parser.parse_args()
     logging.disable_progress_bar()
-    sys.modules["finmatryoshka"] = None  # a door that only opens where the project is installed is not open
+    # None refuses the import: a door that only opens where the project is installed is not open
+    sys.modules["finmatryoshka"] = None  # type: ignore[assignment]
     print(json.dumps(open_folder(arguments.folder, arguments.revision, arguments.texts)))

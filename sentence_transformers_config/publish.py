@@ -10,7 +10,8 @@ from .check import SUMS, check_folder, file_sums, read_sums, sums_text
 from .folder import FolderError
 
 # What the client raises of the Hub and of the way there; its HTTP library differs by its version.
-_HUB_ERRORS = (HfHubHTTPError, HfHubHTTPError.__bases__[0], ConnectionError)
+_HUB_ERRORS: tuple[type[Exception], ...] = (HfHubHTTPError, HfHubHTTPError.__bases__[0], ConnectionError)
+_REFUSALS: tuple[type[Exception], ...] = (*_HUB_ERRORS, HFValidationError)
 
 
 class PublishError(FolderError):
@@ -49,23 +50,26 @@ def publish(
         foreign = sorted(name for name in remote if name in sums and name not in ours)
         if foreign and not overwrite:
             raise PublishError(
-                f"{repo_id}: holds files that publish did not write ({', '.join(foreign)}); name another repository, or "
-                "pass --overwrite to replace them"
+                f"{repo_id}: holds files that publish did not write ({', '.join(foreign)}); name another repository, "
+                "or pass --overwrite to replace them"
             )
         # create_commit rather than upload_folder, which may split a large folder into several commits
-        operations = [CommitOperationAdd(name, str(Path(folder) / name)) for name in sums]
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
+            CommitOperationAdd(name, str(Path(folder) / name)) for name in sums
+        ]
         operations.append(CommitOperationAdd(SUMS, sums_text(sums).encode()))
         operations += [CommitOperationDelete(name) for name in sorted((remote & ours.keys()) - sums.keys())]
         return api.create_commit(repo_id, operations, commit_message=message).commit_url
     except LocalTokenNotFoundError:
         raise PublishError(f"{repo_id}: no Hub token; set HF_TOKEN or run `hf auth login`") from None
-    except (*_HUB_ERRORS, HFValidationError) as error:
+    except _REFUSALS as error:
         raise PublishError(f"{repo_id}: {_what_to_do(error)}") from error
     except RuntimeError as error:
         # a file's upload that fails comes wrapped, with what happened as its cause
-        if not isinstance(error.__cause__, _HUB_ERRORS):
+        cause = error.__cause__
+        if not isinstance(cause, _HUB_ERRORS):
             raise
-        raise PublishError(f"{repo_id}: {_what_to_do(error.__cause__)}") from error
+        raise PublishError(f"{repo_id}: {_what_to_do(cause)}") from error
 
 
 def _remote_files(api: HfApi, repo_id: str, public: bool) -> set[str]:

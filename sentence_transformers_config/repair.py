@@ -37,13 +37,17 @@ def repair(folder: str | Path, original: str | Path) -> bool:
             weights = dict(read_weights([str(folder / PROJECTION_FILE)]))
             model.projection.load_state_dict({"weight": weights["linear.weight"]})
         if (folder / HEADS_FILE).is_file():
-            weights = dict(read_weights([str(folder / HEADS_FILE)])).items()
-            heads = {name.removeprefix("numeric_heads."): w for name, w in weights if name.startswith("numeric_heads.")}
+            weights = dict(read_weights([str(folder / HEADS_FILE)]))
+            heads = {
+                name.removeprefix("numeric_heads."): w
+                for name, w in weights.items()
+                if name.startswith("numeric_heads.")
+            }
             model.numeric_heads.load_state_dict(heads)
     except (RuntimeError, KeyError) as error:
         raise FolderError(
             f"{folder}: has weights of another model than {original} ({str(error).splitlines()[0][:160]})"
-        )
+        ) from error
     model._tokenizer = _tokenizer(folder, model) or model.tokenizer
     with written_whole(folder) as whole:
         shutil.copytree(folder, whole, dirs_exist_ok=True)

@@ -90,13 +90,14 @@ def tatqa_contexts() -> list[dict]:
 
     return [
         {
-            "table": {"uid": "t1", "table": [["", "Years ended", ""], ["", "2019", "2018"], ["Fixed price", "$1,452.4", "$1,146.2"],
-                                             ["Other", "44.1", "56.7"]]},
+            "table": {"uid": "t1", "table": [["", "Years ended", ""], ["", "2019", "2018"],
+                                             ["Fixed price", "$1,452.4", "$1,146.2"], ["Other", "44.1", "56.7"]]},
             "paragraphs": [{"uid": "p1", "order": 1, "text": "Sales by contract type, in millions."},
                            {"uid": "p2", "order": 2, "text": "Most contracts are fixed-price."}],
             "questions": [
                 question("a", "What is the change in Other in 2019?", -12.6, "million", derivation="44.1-56.7"),
-                question("b", "What is the percentage change in Other?", -22.22, "percent", derivation="(44.1-56.7)/56.7"),
+                question("b", "What is the percentage change in Other?", -22.22, "percent",
+                         derivation="(44.1-56.7)/56.7"),
                 question("c", "Which contracts are most?", ["fixed-price"], answer_from="text", paragraphs=["2"]),
             ],
         }

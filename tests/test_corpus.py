@@ -214,7 +214,8 @@ def test_a_folder_of_pdf_text_and_parquet_is_a_page_a_row(tmp_path):
     (tmp_path / "report.pdf").write_bytes(pdf(["Net sales were 5,829.", "Goodwill was 12."]))
     (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.4 nothing follows")
     (tmp_path / "notes.txt").write_text("first page\fsecond page")
-    pyarrow.parquet.write_table(pa.table({"text": ["a", "b"], "document": ["d", "d"], "page": [1, 2]}), tmp_path / "t.parquet")  # fmt: skip
+    table = pa.table({"text": ["a", "b"], "document": ["d", "d"], "page": [1, 2]})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
     with pytest.raises(DataError, match="broken.pdf"):
         list(read_pages([str(tmp_path)]))
     skipped = Skipped()

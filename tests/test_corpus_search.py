@@ -138,7 +138,10 @@ def test_an_empty_question_is_one_line(packaged, capsys):
 
 
 def test_a_page_splits_into_sentences_lines_and_rows():
-    page = "sales rose in 2015 . the corp. lists income .[['', '2015'], ['net sales', '5829'], ['taxes', '$ 12']]end of page ."
+    page = (
+        "sales rose in 2015 . the corp. lists income ."
+        "[['', '2015'], ['net sales', '5829'], ['taxes', '$ 12']]end of page ."
+    )
     assert split_page(page) == [
         "the net sales of 2015 is 5829 ;", "the taxes of 2015 is $ 12 ;", "sales rose in 2015 .",
         "the corp. lists income .", "end of page .",

@@ -120,7 +120,10 @@ def test_separation_sees_part_of_a_page():
 
 
 def test_a_page_stays_out_by_the_share_of_its_runs_not_by_one_shared_sentence():
-    boilerplate = "forward looking statements involve risks and uncertainties that could cause results to differ materially from ours"
+    boilerplate = (
+        "forward looking statements involve risks and uncertainties that could cause results to differ materially "
+        "from ours"
+    )
     own = " ".join(f"word{i}" for i in range(100))
     (example,) = parse_records([{"question": "q?", "evidence": [boilerplate + " and 1,200 more"]}], "x").examples
     decontamination = Decontamination.of([example])
@@ -165,7 +168,8 @@ def test_local_files_without_eval_data_hold_out_whole_companies(finqa_files):
         ("not json", r"x\.json: is no JSON"),
         (json.dumps([{"a": 1}]), r"x\.json: fields a; expected FinQA"),
         ("[]", r"x\.json: no records"),
-        (json.dumps([generate_finqa(1)[0], {"id": "bad", "qa": {}, "pre_text": [], "table": []}]), r"1 of 2 records .* record 1 \(bad\).*--skip-invalid"),
+        (json.dumps([generate_finqa(1)[0], {"id": "bad", "qa": {}, "pre_text": [], "table": []}]),
+         r"1 of 2 records .* record 1 \(bad\).*--skip-invalid"),
     ],
 )  # fmt: skip
 def test_bad_files_are_one_clear_line(tmp_path, content, message):

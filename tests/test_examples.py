@@ -15,8 +15,9 @@ def folder(finqa_files, tmp_path_factory) -> str:
     from finmatryoshka import train_st
 
     out = str(tmp_path_factory.mktemp("examples") / "model")
-    flags = ["--backbone", "minilm", "--data", finqa_files["train"], "--eval_data", finqa_files["eval"], "--max_seq_length", "48", "--max_steps",
-             "1", "--per_device_train_batch_size", "4", "--projection_init", "identity", "--output_dir", out]  # fmt: skip
+    flags = ["--backbone", "minilm", "--data", finqa_files["train"], "--eval_data", finqa_files["eval"],
+             "--max_seq_length", "48", "--max_steps", "1", "--per_device_train_batch_size", "4",
+             "--projection_init", "identity", "--output_dir", out]  # fmt: skip
     assert train_st.main(flags) == 0
     return out
 

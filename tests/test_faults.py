@@ -101,7 +101,8 @@ def test_killed_in_the_move_a_whole_folder_stays_and_remains_are_swept(target, s
         # where the system cannot exchange: the old one is moved away, the new one not yet there
         "between": "files._exchange = lambda *_: False\nreplace, files.os.replace = os.replace, None\n"
         f"files.os.replace = lambda a, b: replace(a, b) if str(b).endswith('.old') else {kill}\n",
-        "after": f"exchange, files._exchange = files._exchange, None\nfiles._exchange = lambda *p: exchange(*p) and {kill}\n",
+        "after": f"exchange, files._exchange = files._exchange, None\n"
+        f"files._exchange = lambda *p: exchange(*p) and {kill}\n",
     }[step] + "with files.written_whole(sys.argv[1]) as folder: (folder / 'a').write_text('new')\n"
     assert _run(code, target).returncode == -signal.SIGKILL
     assert _names(target) != ["m"]

@@ -45,12 +45,17 @@ def parquet(records: list[dict], path) -> bytes:
 def hub(tmp_path_factory):
     folder = tmp_path_factory.mktemp("converted")
     hub = DatasetHub()
-    sides = {"train": generate_finqa(8), "validation": generate_finqa(4, first_company=100), "test": generate_finqa(4, first_company=200)}  # fmt: skip
+    sides = {"train": generate_finqa(8), "validation": generate_finqa(4, first_company=100),
+             "test": generate_finqa(4, first_company=200)}  # fmt: skip
     files = {f"{side}/0000.parquet": parquet(records, folder / f"{side}.parquet") for side, records in sides.items()}
     script = {"README.md": b"# FinQA\n", "finqa.py": b"raise SystemExit('a script must not run')\n"}
-    hub.datasets["dreamerdeo/finqa"] = {"main": script, CONVERTED: {f"default/{name}": content for name, content in files.items()}}  # fmt: skip
+    hub.datasets["dreamerdeo/finqa"] = {
+        "main": script, CONVERTED: {f"default/{name}": content for name, content in files.items()},
+    }  # fmt: skip
     hub.datasets["org/two"] = {
-        "main": script, CONVERTED: {"en/train/0000.parquet": files["train/0000.parquet"], "de/train/0000.parquet": files["test/0000.parquet"]},
+        "main": script,
+        CONVERTED: {"en/train/0000.parquet": files["train/0000.parquet"],
+                    "de/train/0000.parquet": files["test/0000.parquet"]},
     }  # fmt: skip
     lines = "\n".join(map(json.dumps, sides["train"])).encode()
     hub.datasets["org/plain"] = {"main": {"train.jsonl": lines}, "v1": {"train.jsonl": lines.split(b"\n")[0]}}
@@ -84,7 +89,7 @@ def test_datasets_of_the_hub_by_name_configuration_revision_and_split(ask):
         side: [r["qa"]["question"] for r in generate_finqa(n, first_company=f)]
         for side, n, f in (("train", 8, 0), ("validation", 4, 100), ("test", 4, 200))
     }
-    for (name, schema, examples), side in ((default, "validation"), (test, "test"), (train, "train"), (german, "test")):
+    for (_, schema, examples), side in ((default, "validation"), (test, "test"), (train, "train"), (german, "test")):
         assert schema == "finqa_flat" and [question for question, _ in examples] == expected[side]
         assert any(number == number for _, number in examples)
     assert default[0] == "dreamerdeo/finqa:validation" and len(old[2]) == 1
@@ -108,6 +113,8 @@ def test_the_default_command_trains_on_the_converted_branch(ask, tiny_backbones,
 
 def test_the_spelling_of_a_hub_source():
     assert HubSource.of("org/name") == HubSource("org/name")
-    assert HubSource.of("org/name#en@refs/convert/parquet:train[:10]") == HubSource("org/name", "en", "refs/convert/parquet", "train[:10]")  # fmt: skip
+    assert HubSource.of("org/name#en@refs/convert/parquet:train[:10]") == HubSource(
+        "org/name", "en", "refs/convert/parquet", "train[:10]"
+    )
     with pytest.raises(DataError, match="write org/name, with #configuration, @revision and :split"):
         HubSource.of("what is this?")

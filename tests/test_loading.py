@@ -20,7 +20,8 @@ from finmatryoshka.data.splits import load_data
 RECORDS = generate_finqa(2, questions_per_page=1)
 FLAT = [
     {key: value for key, value in record.items() if key != "qa"}
-    | {"question": record["qa"]["question"], "answer": str(record["qa"]["answer"]), "gold_evidence": list(record["qa"]["gold_inds"].values())}
+    | {"question": record["qa"]["question"], "answer": str(record["qa"]["answer"]),
+       "gold_evidence": list(record["qa"]["gold_inds"].values())}
     for record in RECORDS
 ]  # fmt: skip
 
@@ -43,7 +44,9 @@ WRITERS = {
     "a.csv": as_csv,
     "a.parquet": lambda path: Dataset.from_list(FLAT).to_parquet(path),
     "saved": lambda path: Dataset.from_list(FLAT).save_to_disk(path),
-    "saved-splits": lambda path: DatasetDict({"train": Dataset.from_list(FLAT), "test": Dataset.from_list(FLAT[:1])}).save_to_disk(path),
+    "saved-splits": lambda path: DatasetDict(
+        {"train": Dataset.from_list(FLAT), "test": Dataset.from_list(FLAT[:1])}
+    ).save_to_disk(path),
 }  # fmt: skip
 
 
@@ -110,7 +113,10 @@ def test_a_broken_file_is_one_line_that_names_it(tmp_path, name):
     assert str(error.value).startswith(str(tmp_path / name)) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["none.parquet", "none.csv", "a/none.jsonl.gz", "none.tsv", "data/finqa/none", "~/none", "x.zip", "none.json:train"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["none.parquet", "none.csv", "a/none.jsonl.gz", "none.tsv", "data/finqa/none", "~/none", "x.zip",
+             "none.json:train"],
+)  # fmt: skip
 def test_a_missing_file_is_a_missing_file(name):
     with pytest.raises(DataError, match="no such file"):
         load_source(name)
@@ -123,8 +129,10 @@ def test_a_folder_that_datasets_did_not_save(tmp_path):
 
 def test_pages_with_one_id_and_different_texts_are_pages_of_their_own(caplog):
     records = [
-        record | {"filename": "annual_report.pdf", "id": f"q-{i}"} for i, record in enumerate(generate_finqa(2)) if i in (0, 1, 9)
-    ]  # fmt: skip
+        record | {"filename": "annual_report.pdf", "id": f"q-{i}"}
+        for i, record in enumerate(generate_finqa(2))
+        if i in (0, 1, 9)
+    ]
     with caplog.at_level(logging.WARNING):
         source = parse_records(records, "mine.json")
     first, same, other = source.examples
@@ -204,7 +212,10 @@ def test_a_source_without_a_number_is_not_trained_on(tmp_path, finqa_files):
     assert load_data([str(tmp_path / "words.json"), finqa_files["train"]], [finqa_files["eval"]]).train
 
 
-ODD = st.sampled_from([None, "", "x", "[", "{}", 5, 1.5, True, [], {}, [None], [5], [[]], [[None]], {"a": 1}, [{"a": []}], {"text_0": 5}, "[1, [2]]"])  # fmt: skip
+ODD = st.sampled_from(
+    [None, "", "x", "[", "{}", 5, 1.5, True, [], {}, [None], [5], [[]], [[None]], {"a": 1}, [{"a": []}], {"text_0": 5},
+     "[1, [2]]"]
+)  # fmt: skip
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)

@@ -114,8 +114,8 @@ def test_texts_and_sizes_are_checked_before_any_work(model, monkeypatch):
 
 @pytest.mark.parametrize(
     "dims, message",
-    [([16, 32], "must strictly decrease; write 32 16"), ([32, 32], "must strictly decrease"), ([128, 64], "exceeds the backbone's width of 64"),
-     ([32, 0], "not a positive dimension"), ([], "is empty")],
+    [([16, 32], "must strictly decrease; write 32 16"), ([32, 32], "must strictly decrease"),
+     ([128, 64], "exceeds the backbone's width of 64"), ([32, 0], "not a positive dimension"), ([], "is empty")],
 )  # fmt: skip
 def test_bad_dimensions(dims, message):
     with pytest.raises(ValueError, match=message):
@@ -167,8 +167,8 @@ def test_config_has_the_keys_that_text_embeddings_inference_asks_of_nomic(tiny_b
     expected = {
         "prenorm": False, "rotary_emb_fraction": 1.0, "rotary_emb_base": 1000.0, "rotary_emb_interleaved": False,
         "qkv_proj_bias": False, "mlp_fc1_bias": False, "mlp_fc2_bias": False, "n_embd": 64, "n_head": 4, "n_inner": 128,
-        "n_layer": 2, "n_positions": 128, "activation_function": "swiglu", "layer_norm_epsilon": config["layer_norm_eps"],
-        "vocab_size": config["vocab_size"], "type_vocab_size": 2,
+        "n_layer": 2, "n_positions": 128, "activation_function": "swiglu",
+        "layer_norm_epsilon": config["layer_norm_eps"], "vocab_size": config["vocab_size"], "type_vocab_size": 2,
     }  # fmt: skip
     assert {name: config[name] for name in expected} == expected
 

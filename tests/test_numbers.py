@@ -20,9 +20,9 @@ from conftest import ROOT
 @pytest.mark.parametrize(
     "text, number",
     [
-        ("$ 94 million", 94e6), ("-32 ( 32 )", -32), ("( 1,234 )", -1234), ("14.6%", 0.146), ("2.23", 2.23), (1e18, 1e18),
-        ("$ -5.2", -5.2), ("($1,234.5)", -1234.5), ("-15.0% ( 15.0 % )", -0.15), ("(15)%", -0.15), ("4.9\\n", 4.9),
-        ("1.5e3", 1500), ("3 billion", 3e9), (7, 7), (["12"], 12), ("−4", -4),
+        ("$ 94 million", 94e6), ("-32 ( 32 )", -32), ("( 1,234 )", -1234), ("14.6%", 0.146), ("2.23", 2.23),
+        (1e18, 1e18), ("$ -5.2", -5.2), ("($1,234.5)", -1234.5), ("-15.0% ( 15.0 % )", -0.15), ("(15)%", -0.15),
+        ("4.9\\n", 4.9), ("1.5e3", 1500), ("3 billion", 3e9), (7, 7), (["12"], 12), ("−4", -4),
     ],
 )  # fmt: skip
 def test_parse_number(text, number):
@@ -65,7 +65,8 @@ FIGURES = st.one_of(
     st.builds(
         "{}{}{:,.2f}{}".format,
         st.sampled_from(["", "-", "( ", "about "]), st.sampled_from(["", "$ ", "€", "US$"]),
-        st.integers(0, 10**9).map(lambda cents: cents / 100), st.sampled_from(["", "%", " million", "bn", " bps", " per cent"]),
+        st.integers(0, 10**9).map(lambda cents: cents / 100),
+        st.sampled_from(["", "%", " million", "bn", " bps", " per cent"]),
     ),
 )  # fmt: skip
 
@@ -167,8 +168,9 @@ TABLE = [["", "2009", "2008"], ["total obligations", "$ 10", "20"], ["margin, ne
 @pytest.mark.parametrize(
     "program, result",
     [
-        ("subtract(5829, 5735), divide(#0, 5735)", 94 / 5735), ("divide(114, const_100)", 1.14), ("greater(14, 19)", "no"),
-        ("table_sum(total obligations, none)", 30), ("table_average(margin, net, none)", 0.03), ("exp(2, const_3)", 8),
+        ("subtract(5829, 5735), divide(#0, 5735)", 94 / 5735), ("divide(114, const_100)", 1.14),
+        ("greater(14, 19)", "no"), ("table_sum(total obligations, none)", 30),
+        ("table_average(margin, net, none)", 0.03), ("exp(2, const_3)", 8),
         ("table_max(margin, net, none), multiply(#0, const_m1)", -0.04),
     ],
 )  # fmt: skip
@@ -180,7 +182,8 @@ def test_execute_program(program, result):
     "nested, flat",
     [
         ("divide(subtract(5829, 5735), 5735)", "subtract(5829, 5735), divide(#0, 5735)"),
-        ("add(table_sum(total obligations, none), multiply(2%, const_100))", "table_sum(total obligations, none), multiply(2%, const_100), add(#0, #1)"),
+        ("add(table_sum(total obligations, none), multiply(2%, const_100))",
+         "table_sum(total obligations, none), multiply(2%, const_100), add(#0, #1)"),
         ("greater(add(1, 2), add(2, 2))", "add(1, 2), add(2, 2), greater(#0, #1)"),
     ],
 )  # fmt: skip
@@ -203,7 +206,8 @@ def test_program_arguments_are_what_a_program_takes_from_its_page():
 
 
 @pytest.mark.parametrize(
-    "program", ["", "divide(1, 0)", "table_sum(no such row, none)", "power(1, 2)", "add(x, 1)", "add(1, 2, 3)", "add(#0, 1)", "add(1, 2) 3",
+    "program", ["", "divide(1, 0)", "table_sum(no such row, none)", "power(1, 2)", "add(x, 1)", "add(1, 2, 3)",
+                "add(#0, 1)", "add(1, 2) 3",
                 "exp(-1, 0.5)", "exp(10, 999)", "add(1, 2), EOF", None, "add(greater(1, 2), 1)"],
 )  # fmt: skip
 def test_execute_program_says_what_is_wrong(program):

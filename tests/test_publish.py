@@ -27,8 +27,9 @@ TEXTS = ["what was the net sales of alder foods in 2015?", "notes and loans outs
 
 def with_card(folder: Path, dims: list[int], finqa_files, results: Path) -> Path:
     """``folder`` with its evaluation and card: fit to publish."""
-    arguments = [str(folder), "--data", finqa_files["eval"], "--train_data", finqa_files["train"], "--dims", *map(str, dims),
-                 "--sections", "retrieval", "numbers", "cost", "--output", str(results)]  # fmt: skip
+    arguments = [str(folder), "--data", finqa_files["eval"], "--train_data", finqa_files["train"],
+                 "--dims", *map(str, dims), "--sections", "retrieval", "numbers", "cost",
+                 "--output", str(results)]  # fmt: skip
     assert evaluation.main(arguments) == 0
     assert cli.main(["card", str(folder), "--results", str(results), "--repo_id", REPO]) == 0
     return folder
@@ -46,8 +47,8 @@ def ready(trained_folders, finqa_files, tmp_path_factory) -> Path:
 def quickstart(finqa_files, tmp_path_factory) -> Path:
     """What the quickstart's recipe leaves after two small steps, judged on fewer pages; fit to publish."""
     folder = tmp_path_factory.mktemp("quickstart") / "model"
-    flags = ["--max_steps", "2", "--per_device_train_batch_size", "8", "--eval_data", finqa_files["eval"], "--projection_init", "identity",
-             "--skip_evaluation", "true", "--output_dir", str(folder)]  # fmt: skip
+    flags = ["--max_steps", "2", "--per_device_train_batch_size", "8", "--eval_data", finqa_files["eval"],
+             "--projection_init", "identity", "--skip_evaluation", "true", "--output_dir", str(folder)]  # fmt: skip
     assert train_st.main([str(ROOT / "recipes" / "quickstart.yaml"), *flags]) == 0
     return with_card(folder, [256, 128, 64], finqa_files, tmp_path_factory.mktemp("evaluated") / "r")
 

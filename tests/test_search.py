@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import optuna
 import psutil
@@ -81,8 +82,8 @@ def test_best_parameters_give_the_best_score_again_exactly(recipe, tmp_path, cap
 def _command(recipe, tmp_path, trials) -> list[str]:
     space = tmp_path / "space.yaml"
     space.write_text(yaml.safe_dump(SMALL))
-    return [sys.executable, str(ROOT / "train_st.py"), "search", recipe, "--trials", str(trials), "--dim", "16", "--space", str(space),
-            "--output", str(tmp_path / "s"), "--heartbeat", "1"]  # fmt: skip
+    return [sys.executable, str(ROOT / "train_st.py"), "search", recipe, "--trials", str(trials), "--dim", "16",
+            "--space", str(space), "--output", str(tmp_path / "s"), "--heartbeat", "1"]  # fmt: skip
 
 
 def _study(tmp_path):
@@ -163,20 +164,17 @@ def test_the_searchs_recipe_is_one_training_run(recipe, tmp_path):
             search(str(path), tmp_path)
 
 
+def open_together(url: str, barrier: threading.Barrier):
+    barrier.wait()
+    return open_storage(url, heartbeat=1)
+
+
 def test_processes_that_start_at_the_same_moment_find_one_storage(tmp_path):
     for study in range(3):  # without the second try most of these fail
-        barrier, opened = threading.Barrier(4), []
-
-        def start():
-            barrier.wait()
-            opened.append(open_storage(f"sqlite:///{tmp_path}/{study}.db", heartbeat=1))
-
-        threads = [threading.Thread(target=start) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(opened) == 4
+        url, barrier = f"sqlite:///{tmp_path}/{study}.db", threading.Barrier(4)
+        with ThreadPoolExecutor(4) as pool:
+            opened = [pool.submit(open_together, url, barrier) for _ in range(4)]
+        assert all(future.result() for future in opened)
 
 
 def test_a_storage_that_cannot_be_opened_is_one_line_without_its_password(tmp_path):

@@ -42,8 +42,9 @@ COMPANIES, DEPOTS = (
     ("ACME", "ZETA"),
     ("harbour", "mountain", "railway", "orchard", "quarry", "airport", "foundry", "lakeside"),
 )
-ROWS = [["", "2012", "2011", "2010"], ["net sales", "$ 80", "$ 64", "$ 60"], ["cost of products sold ( 1 )", "40", "32", "30"],
-        ["total costs and expenses", "50", "36", "33"], ["effective tax rate", "30% ( 30 % )", "25%", "24%"]]  # fmt: skip
+ROWS = [["", "2012", "2011", "2010"], ["net sales", "$ 80", "$ 64", "$ 60"],
+        ["cost of products sold ( 1 )", "40", "32", "30"], ["total costs and expenses", "50", "36", "33"],
+        ["effective tax rate", "30% ( 30 % )", "25%", "24%"]]  # fmt: skip
 
 
 def labelled(question: str, number: float = math.nan, rows=ROWS, company: str = "", page_id: str = "p") -> Example:
@@ -80,8 +81,9 @@ def filings(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("filings") / "pages.jsonl"
     records = [
         {
-            "text": FILING.replace("Alpha", depot).replace("turbines", f"{depot} goods").replace("Finished", f"{depot.title()} finished")
-            .replace("Raw", f"{depot.title()} raw").replace("1,600", f"1,6{i}0").replace("ITEM 8", f"{company} {depot} ITEM {i}")
+            "text": FILING.replace("Alpha", depot).replace("turbines", f"{depot} goods")
+            .replace("Finished", f"{depot.title()} finished").replace("Raw", f"{depot.title()} raw")
+            .replace("1,600", f"1,6{i}0").replace("ITEM 8", f"{company} {depot} ITEM {i}")
             + ledger(depot),
             "company": company, "document": f"{company}_2017", "page": i,
         }
@@ -143,7 +145,8 @@ def test_names_of_line_items(cell, name):
         ("in 2011 what was the ratio of net sales to cost of products sold", 2.0,
          "in {year1} what was the ratio of {row0} to {row1}", "a/b"),
         # the page's figures do not give the label: what is asked stays open
-        ("what was the change in net sales from 2011 to 2012?", 7, "what was the change in {row0} from {year1} to {year0}", "other"),
+        ("what was the change in net sales from 2011 to 2012?", 7,
+         "what was the change in {row0} from {year1} to {year0}", "other"),
         ("what was the change in net sales from 2011 to 2012?", math.nan,
          "what was the change in {row0} from {year1} to {year0}", ""),
     ],
@@ -167,7 +170,8 @@ def test_questions_that_give_no_wording(question):
 
 
 def test_years_are_ranked_whichever_way_the_table_lies():
-    on_its_side = [["year", "gallons used", "fuel expense"], ["2014", "3644", "$ 10592"], ["2013 ( a )", "3608", "11109"], ["2012", "3512", "11194"]]  # fmt: skip
+    on_its_side = [["year", "gallons used", "fuel expense"], ["2014", "3644", "$ 10592"],
+                   ["2013 ( a )", "3608", "11109"], ["2012", "3512", "11194"]]  # fmt: skip
     question = "what was the change in fuel expense from 2012 to 2013?"
     assert marked(question, -85, rows=on_its_side) == ("what was the change in {row0} from {year2} to {year1}", "b-a")
     read = read_table(Page("p", str(on_its_side), table=on_its_side))

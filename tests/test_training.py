@@ -89,9 +89,9 @@ def test_best_step_comes_back_with_its_heads(train_flags, tmp_path):
     """Training lowers the loss, and here the highest counts as best: the first checkpoint wins, and the final heads are
     its heads."""
     flags = train_flags(
-        output_dir=tmp_path / "best", max_steps=6, learning_rate=3e-3, numeric_learning_rate=3e-3, save_strategy="steps", save_steps=2,
-        eval_strategy="steps", eval_steps=2, load_best_model_at_end=True, metric_for_best_model="loss", greater_is_better=True,
-        keep_checkpoints=True, skip_evaluation=True,
+        output_dir=tmp_path / "best", max_steps=6, learning_rate=3e-3, numeric_learning_rate=3e-3,
+        save_strategy="steps", save_steps=2, eval_strategy="steps", eval_steps=2, load_best_model_at_end=True,
+        metric_for_best_model="loss", greater_is_better=True, keep_checkpoints=True, skip_evaluation=True,
     )  # fmt: skip
     assert train_st.main(flags) == 0
     state = json.loads((tmp_path / "best.run" / "checkpoint-6" / "trainer_state.json").read_text())
@@ -106,10 +106,14 @@ def test_all_of_the_recipes_parts_run_together(train_flags, tmp_path, finqa_file
         "finmatryoshka.training.hard_negatives.RELATIVE_MARGIN", 0.0
     )  # to a tiny untrained model all pages are alike
     pages = tmp_path / "pages.jsonl"
-    line = "   December 31,   2017   2016\nNet sales   $   16   $   67\nOperating leases   10   64\nGoodwill and brands   2   23\n   Total assets   $   28   $   154\n"
+    line = (
+        "   December 31,   2017   2016\nNet sales   $   16   $   67\nOperating leases   10   64\n"
+        "Goodwill and brands   2   23\n   Total assets   $   28   $   154\n"
+    )
     records = [
         {
-            "text": f"{c} notes {i} to the statements of depot {i}\n{line}We reported {i}2 million of sales to depots in {c}.\n",
+            "text": f"{c} notes {i} to the statements of depot {i}\n{line}"
+            f"We reported {i}2 million of sales to depots in {c}.\n",
             "company": c,
             "document": f"{c}_2017",
             "page": i,
@@ -120,8 +124,8 @@ def test_all_of_the_recipes_parts_run_together(train_flags, tmp_path, finqa_file
     pages.write_text("\n".join(map(json.dumps, records)))
     flags = train_flags(
         "nomic_bert",
-        output_dir=tmp_path / "m", synthesize=pages, synthetic_pairs=12, fact_pairs=20, page_words=30, mini_batch_size=2,
-        per_device_train_batch_size=4, max_steps=6, fresh_pairs=3, siblings=0.5, keep_tokens=0.7,
+        output_dir=tmp_path / "m", synthesize=pages, synthetic_pairs=12, fact_pairs=20, page_words=30,
+        mini_batch_size=2, per_device_train_batch_size=4, max_steps=6, fresh_pairs=3, siblings=0.5, keep_tokens=0.7,
         without_punctuation=True, teacher=tiny_backbones["bert"], teacher_weight=0.5,
     )  # fmt: skip
     stages = [{"hard_negatives": True}, {"operation": "average", "base_share": 0.5}, {"operation": "refit"}]
@@ -181,8 +185,9 @@ def test_two_processes_give_the_same_kind_of_result(train_flags, tmp_path):
     stages = [{}, {"operation": "average", "base_share": 0.5}, {}, {"operation": "refit", "projection": False}]
     (tmp_path / "r.json").write_text(json.dumps({"stages": stages}))
     flags = [tmp_path / "r.json", *train_flags(output_dir=tmp_path / "two", per_device_train_batch_size=4)]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-               "--mixed_precision", "no", "--dynamo_backend", "no", str(ROOT / "train_st.py"), *map(str, flags)]  # fmt: skip
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+               "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+               str(ROOT / "train_st.py"), *map(str, flags)]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]

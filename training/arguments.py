@@ -33,7 +33,8 @@ class ModelArguments:
     max_seq_length: int | None = field(
         default=None,
         metadata={
-            "help": "Tokens read of a text; beyond the backbone's positions these are extended. Default: the backbone's."
+            "help": "Tokens read of a text; beyond the backbone's positions these are extended. Default: the "
+            "backbone's."
         },
     )
     backbone_dropout: float = field(default=0.0, metadata={"help": "The backbone's dropout while training."})
@@ -84,7 +85,8 @@ class DataArguments:
     hard_negatives: bool = field(
         default=False,
         metadata={
-            "help": "Add to each pair the wrong page that the starting model ranks highest (training/hard_negatives.py)."
+            "help": "Add to each pair the wrong page that the starting model ranks highest "
+            "(training/hard_negatives.py)."
         },
     )
     mix_sources: bool = field(

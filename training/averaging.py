@@ -13,7 +13,8 @@ def check_trained_folder(folder: str, dims: list[int]) -> None:
     _, config = check_backbone(folder, dims)
     if not os.path.isfile(os.path.join(folder, HEADS_FILE)) or list(config.matryoshka_dims) != list(dims):
         raise BackboneError(
-            f"{folder}: no model trained here at dimensions {', '.join(map(str, dims))}; name a folder that train_st.py wrote"
+            f"{folder}: no model trained here at dimensions {', '.join(map(str, dims))}; name a folder that "
+            "train_st.py wrote"
         )
 
 

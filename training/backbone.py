@@ -5,7 +5,9 @@ The Dense layer *is* the model's projection, one matrix under two names.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ from safetensors import safe_open
 from sentence_transformers import SentenceTransformer, SentenceTransformerModelCardData
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
 
 from ..configuration_finmatryoshka import (
     HEADS_FILE,
@@ -27,13 +29,14 @@ from ..configuration_finmatryoshka import (
 from ..data.encoders import BackboneError, packaged_minilm
 from ..data.positions import extend_encoder
 from ..modeling_finmatryoshka import FinMatryoshkaModel
+from ..sentence_transformers_config.folder import finmatryoshka_of
 
 # nomic-embed-text-v1.5's model card: each text starts with the task it is embedded for.
 NOMIC_PROMPTS = {"query": "search_query: ", "document": "search_document: ", "numeric": "classification: "}
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
-def check_backbone(backbone: str, dims: list[int]) -> tuple[str, AutoConfig]:
+def check_backbone(backbone: str, dims: list[int]) -> tuple[str, PreTrainedConfig]:
     """Resolve and check a backbone before anything is loaded: (folder or Hub id, its native config).
 
     Raises:
@@ -53,8 +56,8 @@ def check_backbone(backbone: str, dims: list[int]) -> tuple[str, AutoConfig]:
         config = AutoConfig.from_pretrained(backbone)
     except Exception as error:  # the Hub client's errors have no common base
         raise BackboneError(
-            f"{backbone}: neither a local folder nor loadable from the Hub ({type(error).__name__}); check the name and the "
-            "network, or give a folder with --backbone (--backbone minilm needs none)"
+            f"{backbone}: neither a local folder nor loadable from the Hub ({type(error).__name__}); check the name "
+            "and the network, or give a folder with --backbone (--backbone minilm needs none)"
         ) from None
     if config.model_type not in SUPPORTED_BACKBONES:
         raise BackboneError(
@@ -116,7 +119,7 @@ def load_finmatryoshka(
     return model
 
 
-def trained_projection(backbone: str, config: AutoConfig) -> torch.Tensor | None:
+def trained_projection(backbone: str, config: PreTrainedConfig) -> torch.Tensor | None:
     """(d_max, hidden): the matrix that a FinMatryoshka folder's vectors come from; None for a backbone that never had
     one.
 
@@ -159,7 +162,8 @@ def _set_dropout(model: FinMatryoshkaModel, dropout: float) -> None:
         if hasattr(config, name):
             setattr(config, name, dropout)
             setattr(model.backbone.config, name, dropout)
-    for module in model.backbone.modules():
+    modules: Iterable[Any] = model.backbone.modules()
+    for module in modules:
         if isinstance(module, nn.Dropout):
             module.p = dropout
         elif isinstance(getattr(module, "attention_dropout", None), float):
@@ -211,7 +215,7 @@ def pooled_vectors(
     """What enters the projection: mean-pooled hidden states, (n, hidden), float32."""
     unprojected = SentenceTransformer(
         modules=[sentence_model[0], sentence_model[1]],
-        prompts=sentence_model.prompts,
+        prompts=cast(dict[str, str], sentence_model.prompts),
         device=str(sentence_model.device),
     )
     return (
@@ -229,7 +233,7 @@ def start_projection(sentence_model: SentenceTransformer, texts: list[str], how:
     ``"pca"`` takes the leading directions of the base's own unit vectors of ``texts`` (uncentred, so cosines are kept
     as well as that many directions can).
     """
-    model = sentence_model[0].auto_model
+    model = finmatryoshka_of(sentence_model)
     if how == "identity":
         nn.init.eye_(model.projection.weight)
         return

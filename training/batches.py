@@ -62,7 +62,8 @@ class PageBatchSampler(DefaultBatchSampler):
         order = self._order(rng)
         waiting = order[::-1]
         for _ in range(len(self)):
-            batch, seen = [], set()
+            batch: list[int] = []
+            seen: set[str] = set()
             waiting = self._fill(batch, seen, waiting)
             if len(batch) < self.batch_size:
                 self._fill(batch, seen, rng.sample(order, len(order)))
@@ -79,13 +80,14 @@ class PageBatchSampler(DefaultBatchSampler):
                 family[self.companies[row]].append(row)
         order, taken = [], set()
         for row in rows:
-            while row is not None and row not in taken:
-                order.append(row)
-                taken.add(row)
-                kin = family[self.companies[row]]
+            following: int | None = row
+            while following is not None and following not in taken:
+                order.append(following)
+                taken.add(following)
+                kin = family[self.companies[following]]
                 while kin and kin[-1] in taken:
                     kin.pop()
-                row = kin[-1] if kin and rng.random() < self.siblings else None
+                following = kin[-1] if kin and rng.random() < self.siblings else None
         return order
 
     def _fill(self, batch: list[int], seen: set[str], waiting: list[int]) -> list[int]:
@@ -144,7 +146,7 @@ class PageCollator(SentenceTransformerDataCollator):
         batch[f"{question}_right"] = self._right([(text, features[place]["page_id"]) for text, place in asked])
         for name in others:
             self._add_pages(batch, name, features, f"{name}_id")
-        if numeric:
+        if numeric and label:
             pairs = [pair for row in features for pair in zip(row[numeric], row[label])]
             pairs = [(text, z) for text, z in pairs if z == z] or [min(pairs, key=lambda pair: len(pair[0]))]
             order = self._add(batch, numeric, [text for text, _ in pairs])

@@ -91,8 +91,8 @@ class RunFolder:
             raise ArgumentError(f"--resume_from_checkpoint: {self.path} holds no complete checkpoint; start without it")
         if not resume and not replace and self.resumable():
             raise ArgumentError(
-                f"{self.path}: is what a run that was cut off left; pass --resume_from_checkpoint true to go on with it, or "
-                "--overwrite true to start anew"
+                f"{self.path}: is what a run that was cut off left; pass --resume_from_checkpoint true to go on with "
+                "it, or --overwrite true to start anew"
             )
         for path in self.path.iterdir():
             if path.name != LOCK and not resume:

@@ -52,7 +52,7 @@ def concept_names(file: str) -> dict[str, set[str]]:
     content words of a term of eval/concepts.csv.
     """
     asked = {content_words(pair[side]) for pair in load_concepts() for side in ("a", "b")}
-    names = defaultdict(set)
+    names: dict[str, set[str]] = defaultdict(set)
     try:
         with open(file, encoding="utf-8", newline="") as opened:
             for row in csv.DictReader(opened):

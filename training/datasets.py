@@ -4,9 +4,10 @@ import math
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 from sentence_transformers import SentenceTransformer
@@ -17,6 +18,7 @@ from ..data.numbers import SignedLogScaler
 from ..data.schema import Example, text_id
 from ..data.splits import FinancialData
 from ..data.synthesis.transplant import SyntheticPair, transplanted_pairs
+from ..sentence_transformers_config.folder import finmatryoshka_of
 from .arguments import DataArguments, FinTrainingArguments
 from .batches import PageCollator, ids_of, right_pages
 from .concepts import concept_rows
@@ -28,7 +30,7 @@ PUNCTUATION = "[]'\",()."
 
 
 def training_rows(
-    pairs: list[Example | SyntheticPair],
+    pairs: Sequence[Example | SyntheticPair],
     scaler: SignedLogScaler | None = None,
     questions_per_page: int = 1,
     page_words: int | None = None,
@@ -65,7 +67,7 @@ def training_rows(
 
 
 def fact_rows(
-    pairs: list[Example | SyntheticPair], scaler: SignedLogScaler | None, questions_per_page: int = 1
+    pairs: Sequence[Example | SyntheticPair], scaler: SignedLogScaler | None, questions_per_page: int = 1
 ) -> Dataset:
     """A row for each evidence text (``fact``) with its questions and their numbers, otherwise as `training_rows`."""
     by_fact = defaultdict(list)
@@ -82,7 +84,7 @@ def fact_rows(
     )
 
 
-def numeric_columns(pairs: list[Example | SyntheticPair], scaler: SignedLogScaler | None) -> dict[str, list]:
+def numeric_columns(pairs: Sequence[Example | SyntheticPair], scaler: SignedLogScaler | None) -> dict[str, list]:
     """``numeric_text`` and ``label`` of a row's questions; nothing without a ``scaler``.
 
     A question without known evidence has no label: its numeric text would be the whole page once more.
@@ -94,7 +96,7 @@ def numeric_columns(pairs: list[Example | SyntheticPair], scaler: SignedLogScale
     return {"numeric_text": [pair.numeric_text for pair in pairs], "label": labels}
 
 
-def _grouped(pairs: list, questions_per_page: int, page_words: int | None) -> Iterator[list]:
+def _grouped(pairs: Sequence, questions_per_page: int, page_words: int | None) -> Iterator[list]:
     """Pairs of one page side by side, at most ``questions_per_page`` of them, pages in order of their first pair."""
     by_page = defaultdict(list)
     for pair in pairs:
@@ -157,7 +159,7 @@ def training_datasets(
     rng = random.Random(seed)
     pairs = synthesized(data, data_args, data_args.synthetic_pairs, seed, set_aside=False)
     negatives = mined_negatives(model, [*data.train, *pairs]) if data_args.hard_negatives else None
-    options = {
+    options: dict[str, Any] = {
         "questions_per_page": data_args.questions_per_page,
         "page_words": data_args.page_words,
         "negatives": negatives,
@@ -170,18 +172,19 @@ def training_datasets(
     if pairs:
         datasets["synthetic"] = training_rows(pairs, seed=seed, **options)
     if data_args.fact_pairs:
-        facts = [example for example in data.train if example.evidence_known]
+        facts: list[Example | SyntheticPair] = [example for example in data.train if example.evidence_known]
         facts += [pair for pair in pairs if math.isfinite(pair.number)]
         facts = rng.sample(facts, min(len(facts), data_args.fact_pairs))
         datasets["facts"] = fact_rows(facts, scaler, data_args.questions_per_page)
     if data_args.concept_pairs:
-        datasets["concepts"] = concept_rows(*data_args.concept_pairs, seed)
+        file, count = data_args.concept_pairs
+        datasets["concepts"] = concept_rows(file, count, seed)
     return datasets
 
 
 def page_collator(model: SentenceTransformer, args: FinTrainingArguments, datasets: list[Dataset]) -> PageCollator:
     """The collator of ``datasets``, with the teachers' vectors of their texts where ``args`` name teachers."""
-    config = model[0].auto_model.config
+    config = finmatryoshka_of(model).config
     teacher = None
     if args.teacher and args.teacher_weight:
         with args.main_process_first(local=False, desc="teacher"):

@@ -1,7 +1,7 @@
 """The training loss: each question ranks the batch's pages at every Matryoshka dimension; numbers by a Huber loss."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 from sentence_transformers.util import all_gather, all_gather_with_grad, get_rank
 from torch import Tensor, nn
 
+from ..sentence_transformers_config.folder import finmatryoshka_of
 from .batches import TOKENS
 
 
@@ -67,7 +68,7 @@ class Answers(NamedTuple):
 
     def others(self) -> Tensor | None:
         """(Q, C): pages that answer a question as well as its own one does, or copies of that one; None: not known."""
-        if self.numbers is None:
+        if self.numbers is None or self.right is None:
             return None
         answering = (self.numbers == self.right.unsqueeze(-1)).any(1)
         return answering & (torch.arange(len(self.numbers), device=self.numbers.device) != self.target.unsqueeze(-1))
@@ -141,14 +142,18 @@ class CachedRankingLoss(CachedLossMixin, RankingLoss):
         device = next(self.model.parameters()).device.type
         self._autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         columns = list(sentence_features)
-        return self.forward_cached([tokens_of(column) for column in columns], Answers.of(columns))
+        # the library passes labels on as they are, whatever they are
+        answers = Answers.of(columns)
+        return self.forward_cached([tokens_of(column) for column in columns], answers)  # type: ignore[arg-type]
 
     def embed_minibatch(self, *args, **kwargs):
         device, dtype, enabled = self._autocast
         with torch.autocast(device, dtype=dtype, enabled=enabled):
             return super().embed_minibatch(*args, **kwargs)
 
-    def calculate_loss(self, reps: list[list[Tensor]], labels: Answers, *, with_backward: bool = False) -> Tensor:
+    def calculate_loss(  # type: ignore[override]  # the library says Tensor of what it passes on as it is
+        self, reps: list[list[Tensor]], labels: Answers, *, with_backward: bool = False
+    ) -> Tensor:
         questions, *pages = [torch.cat(column) for column in reps]
         loss = self.compare(questions, torch.cat(pages), labels)
         if with_backward:
@@ -176,7 +181,7 @@ class NumericLoss(nn.Module):
     def forward(self, features: dict[str, Tensor], labels: Tensor) -> Tensor:
         """Features of B numeric texts and (B,) labels in z units, NaN where there is none → mean over dimensions."""
         embeddings = encode(self.model, features)
-        heads = getattr(self.model, "module", self.model)[0].auto_model
+        heads = finmatryoshka_of(getattr(self.model, "module", self.model))
         labelled = torch.isfinite(labels)
         targets = torch.where(labelled, labels, 0.0).float()
         losses = [
@@ -231,17 +236,18 @@ class FinMatryoshkaLoss(nn.Module):
         # A folder that was opened rather than built for training has the projection twice: one matrix again.
         model[2].linear.weight = model[0].auto_model.projection.weight
         self.numeric_weight = numeric_weight
-        options = {
+        options: dict[str, Any] = {
             "temperature": temperature,
             "gather_across_devices": gather_across_devices,
             "teacher_weight": teacher_weight,
             "teacher_temperature": teacher_temperature,
         }
+        ranking: RankingLoss
         if mini_batch_size:
             ranking = CachedRankingLoss(model, mini_batch_size, **options)
         else:
             ranking = RankingLoss(model, **options)
-        dims = model[0].auto_model.matryoshka_dims
+        dims = finmatryoshka_of(model).matryoshka_dims
         self.matryoshka = MatryoshkaLoss(model, ranking, dims, matryoshka_weights)
         self.numeric = NumericLoss(model, huber_delta)
 

@@ -14,6 +14,7 @@ from transformers import TrainerCallback, set_seed
 
 from ..data.numbers import SignedLogScaler
 from ..data.splits import FinancialData
+from ..sentence_transformers_config.folder import finmatryoshka_of
 from .arguments import FinTrainingArguments, ModelArguments
 from .averaging import average_weights, encoder_weights, folder_weights
 from .backbone import as_sentence_transformer, check_backbone, load_finmatryoshka, start_projection
@@ -57,10 +58,10 @@ def train(
     except (OSError, RuntimeError, SafetensorError) as error:
         if (reason := storage_refusal(error)) is None:
             raise
-        sweep_incomplete(trainer.args.output_dir)
+        sweep_incomplete(str(trainer.args.output_dir))
         raise StorageError(
-            f"{trainer.args.output_dir}: takes no checkpoint at step {trainer.state.global_step} ({reason}); complete ones are "
-            "kept: make room and pass --resume_from_checkpoint true"
+            f"{trainer.args.output_dir}: takes no checkpoint at step {trainer.state.global_step} ({reason}); complete "
+            "ones are kept: make room and pass --resume_from_checkpoint true"
         ) from error
     trainer.accelerator.wait_for_everyone()
     return model.eval()
@@ -71,7 +72,7 @@ def make_trainer(
     callbacks: Sequence[TrainerCallback] = (),
 ) -> SentenceTransformerTrainer:  # fmt: skip
     """The trainer of a stage: its columns with their prompts, its loss, its batches."""
-    args, config = stage.training, model[0].auto_model.config
+    args, config = stage.training, finmatryoshka_of(model).config
     # weight 0 trains nothing through the numeric texts, so that they need no encoding
     scaler = scaler_of(model) if args.numeric_weight else None
     prompts = {name: config.prompts[kind] for name, kind in COLUMN_PROMPTS.items() if config.prompts[kind]}
@@ -109,12 +110,13 @@ def average(stage: Stage, folders: Sequence[str]) -> SentenceTransformer:
     """The mean of trained ``folders`` (a model soup), and of that the stage's share of the untouched backbone
     (WiSE-FT)."""
     model = open_trained(stage.model, folders[0])
-    others = [folder_weights(folder, model[0].auto_model) for folder in folders[1:]]
+    core = finmatryoshka_of(model)
+    others = [folder_weights(folder, core) for folder in folders[1:]]
     if others:
-        average_weights(model[0].auto_model, others, share=len(others) / len(folders))
+        average_weights(core, others, share=len(others) / len(folders))
     if stage.options.base_share:
-        start = encoder_weights(stage.model.base or stage.model.backbone, model[0].auto_model)
-        average_weights(model[0].auto_model, [start], stage.options.base_share)
+        start = encoder_weights(stage.model.base or stage.model.backbone, core)
+        average_weights(core, [start], stage.options.base_share)
     return model
 
 
@@ -128,7 +130,8 @@ def refit(stage: Stage, data: FinancialData, start: str) -> SentenceTransformer:
     if stage.options.heads:
         known = [example for example in data.train if example.evidence_known and math.isfinite(example.number)]
         z = scaler_of(model).transform([example.number for example in known])
-        refit_heads(model[0].auto_model, [e.numeric_text for e in known], z, [e.page.page_id for e in known], args.seed)
+        core = finmatryoshka_of(model)
+        refit_heads(core, [e.numeric_text for e in known], z, [e.page.page_id for e in known], args.seed)
     return model
 
 
@@ -136,7 +139,7 @@ def build_model(stage: Stage, data: FinancialData, start: str) -> SentenceTransf
     """The SentenceTransformer to train; of an untouched backbone, projection and numeric scale are fitted on the
     training side."""
     model_args, model = stage.model, _load(stage.model, start)
-    core = model[0].auto_model
+    core = finmatryoshka_of(model)
     fresh = (core.config.numeric_mean, core.config.numeric_std) == (0.0, 1.0)
     core.backbone.set_attn_implementation(model_args.attn_implementation)
     if fresh:
@@ -154,8 +157,8 @@ def open_trained(model_args: ModelArguments, folder: str) -> SentenceTransformer
 
 
 def _load(model_args: ModelArguments, start: str) -> SentenceTransformer:
-    prompts = {"query": model_args.query_prompt, "document": model_args.document_prompt}
-    prompts = {name: prompt for name, prompt in prompts.items() if prompt is not None} or None
+    given = {"query": model_args.query_prompt, "document": model_args.document_prompt}
+    prompts = {name: prompt for name, prompt in given.items() if prompt is not None} or None
     folder, _ = check_backbone(start, model_args.matryoshka_dims)
     model = load_finmatryoshka(
         folder, model_args.matryoshka_dims, model_args.max_seq_length, model_args.backbone_dropout, prompts
@@ -174,7 +177,7 @@ def base_of(model_args: ModelArguments, model: SentenceTransformer) -> SentenceT
 
 def scaler_of(model: SentenceTransformer) -> SignedLogScaler:
     """The numeric scale that ``model`` was trained with."""
-    config = model[0].auto_model.config
+    config = finmatryoshka_of(model).config
     return SignedLogScaler(config.numeric_mean, config.numeric_std)
 
 

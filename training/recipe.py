@@ -5,11 +5,11 @@ import difflib
 import json
 import os
 from argparse import SUPPRESS, Action, ArgumentTypeError
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, NoReturn, cast
 
 import yaml
 from transformers import HfArgumentParser
@@ -20,13 +20,15 @@ GROUPS = (ModelArguments, DataArguments, FinTrainingArguments, StageArguments)
 OPERATIONS = ("train", "average", "refit")
 # One value for the whole run: a stage cannot have its own.
 RUN_WIDE = (
-    "backbone", "base", "matryoshka_dims", "data", "eval_data", "corpus", "holdout", "skip_invalid", "output_dir", "overwrite",
-    "resume_from_checkpoint", "keep_checkpoints", "skip_evaluation", "push_to_hub", "hub_model_id", "hub_private_repo",
+    "backbone", "base", "matryoshka_dims", "data", "eval_data", "corpus", "holdout", "skip_invalid", "output_dir",
+    "overwrite", "resume_from_checkpoint", "keep_checkpoints", "skip_evaluation", "push_to_hub", "hub_model_id",
+    "hub_private_repo",
 )  # fmt: skip
 # What the two operations that train nothing read of a stage's own arguments; training reads all the others.
 USED = {
     "average": ("folders", "base_share", "max_seq_length"),
-    "refit": ("projection", "heads", "temperature", "matryoshka_weights", "synthesize", "fresh_pairs", "seed", "precision", "max_seq_length"),
+    "refit": ("projection", "heads", "temperature", "matryoshka_weights", "synthesize", "fresh_pairs", "seed",
+              "precision", "max_seq_length"),
 }  # fmt: skip
 # Names of earlier versions, and what does it now.
 RETIRED = {
@@ -75,7 +77,8 @@ class Recipe:
         Raises:
             ArgumentError: a file that cannot be read, an unknown name, a value of another type; in one line.
         """
-        parser = _Parser(GROUPS, prog="train_st.py", usage="train_st.py [RECIPE] [--NAME VALUE ...]")
+        # what the library asks for is a NewType of Any, which no class is
+        parser = _Parser(GROUPS, prog="train_st.py", usage="train_st.py [RECIPE] [--NAME VALUE ...]")  # type: ignore[arg-type]
         if argv and argv[0].endswith((".yaml", ".yml", ".json")):
             name, written, flags = argv[0], _read_mapping(argv[0]), _read_flags(parser, argv[1:])
         else:
@@ -165,17 +168,18 @@ def _one(action: Action, value: Any, where: str) -> Any:
     if isinstance(value, list):
         raise ArgumentError(f"{where}: takes one value, not a list")
     text = json.dumps(value) if isinstance(value, dict) else str(value)
+    convert = cast(Callable[[str], Any], action.type)  # HfArgumentParser gives every argument one
     try:
-        result = action.type(text)
+        result = convert(text)
     except (ValueError, TypeError, ArgumentTypeError):
         wanted = {"string_to_bool": "true or false", "int": "a whole number", "float": "a number"}
-        raise ArgumentError(f"{where}: {text!r} is not {wanted.get(action.type.__name__, 'what it takes')}") from None
+        raise ArgumentError(f"{where}: {text!r} is not {wanted.get(convert.__name__, 'what it takes')}") from None
     if action.choices is not None and result not in action.choices:
         raise ArgumentError(f"{where}: {text!r} is not one of {', '.join(map(str, action.choices))}")
     return result
 
 
-def _refuse_name(parser: _Parser, name: str, where: str):
+def _refuse_name(parser: _Parser, name: str, where: str) -> NoReturn:
     if name in RETIRED:
         raise ArgumentError(f"{where}{name}: is no argument any more; {RETIRED[name]} (docs/training.md)")
     near = difflib.get_close_matches(name, [action.dest for action in parser._actions], 1)
@@ -196,7 +200,8 @@ def _check_own(values: dict[str, Any], where: str) -> None:
 
 
 def _stage(values: dict[str, Any]) -> Stage:
-    groups, values = [], {name: value for name, value in values.items() if value is not None}
+    groups: list[Any] = []
+    values = {name: value for name, value in values.items() if value is not None}
     for group in GROUPS:
         names = {field.name for field in dataclasses.fields(group) if field.init}
         try:

@@ -11,10 +11,10 @@ from .arguments import ArgumentError
 from .recipe import USED, Stage
 
 _TRAINING = (
-    "learning_rate", "numeric_learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs",
-    "max_steps", "warmup_steps", "weight_decay", "lr_scheduler_type", "temperature", "numeric_weight", "matryoshka_weights",
-    "mini_batch_size", "siblings", "keep_tokens", "without_punctuation", "teacher", "teacher_weight", "teacher_temperature",
-    "precision", "seed",
+    "learning_rate", "numeric_learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps",
+    "num_train_epochs", "max_steps", "warmup_steps", "weight_decay", "lr_scheduler_type", "temperature",
+    "numeric_weight", "matryoshka_weights", "mini_batch_size", "siblings", "keep_tokens", "without_punctuation",
+    "teacher", "teacher_weight", "teacher_temperature", "precision", "seed",
 )  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def stage_record(stage: Stage, data: FinancialData, inputs: list[str]) -> dict:
     return json.loads(to_json(record))
 
 
-def read_record(folder: str) -> dict | None:
+def read_record(folder: str | Path) -> dict | None:
     path = Path(folder) / "training.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 

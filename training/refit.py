@@ -13,14 +13,15 @@ import torch.nn.functional as F
 from sentence_transformers import SentenceTransformer
 
 from ..modeling_finmatryoshka import FinMatryoshkaModel, NumericHead
+from ..sentence_transformers_config.folder import finmatryoshka_of
 from .backbone import pooled_vectors
 
 FRESH_WEIGHT = 3.0
 
 
 def refit_projection(
-    sentence_model: SentenceTransformer, seen: list, fresh: list, temperature: float, matryoshka_weights: list[float] | None = None,
-    steps: int = 60, learning_rate: float = 4e-4,
+    sentence_model: SentenceTransformer, seen: list, fresh: list, temperature: float,
+    matryoshka_weights: list[float] | None = None, steps: int = 60, learning_rate: float = 4e-4,
 ) -> None:  # fmt: skip
     """Train the projection alone on pooled vectors, every page a negative of every other's questions.
 
@@ -44,7 +45,7 @@ def refit_projection(
     shares = torch.tensor([1.0] * len(seen) + [FRESH_WEIGHT] * len(fresh), device=device)
     questions = pooled_vectors(sentence_model, [example.question for example in examples], "query")
     documents = pooled_vectors(sentence_model, list(pages.values()), "document")
-    model = sentence_model[0].auto_model
+    model = finmatryoshka_of(sentence_model)
     dims = dict(zip(model.matryoshka_dims, matryoshka_weights or [1.0] * len(model.matryoshka_dims)))
 
     with torch.autocast(questions.device.type, enabled=False):  # the caller may encode in half precision
@@ -67,7 +68,7 @@ def _rank_by_every_prefix(
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / steps, steps)
     for _ in range(steps):
         optimizer.zero_grad()
-        loss = 0.0
+        loss = weight.new_zeros(())
         for dim, dim_weight in dims.items():
             ranking = log_ranking(weight, dim)
             forgotten = F.kl_div(ranking, teacher, log_target=True, reduction="none").sum(-1)

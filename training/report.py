@@ -17,6 +17,7 @@ from ..eval.retrieval import (
 )
 from ..eval.systems import base_at_lengths, base_name
 from ..eval.tables import Table, numbers_table, pages_title, print_tables
+from ..sentence_transformers_config.folder import finmatryoshka_of
 
 
 def evaluation_tasks(data: FinancialData) -> list[RetrievalTask]:
@@ -32,7 +33,7 @@ def learning_report(model, base, data: FinancialData, scaler: SignedLogScaler) -
     ``numbers``: see `evaluate_numbers`. ``not_learned``: every figure of these that does not beat its trivial answer;
     ``learned``: whether there is none.
     """
-    dims = list(model[0].auto_model.matryoshka_dims)
+    dims = list(finmatryoshka_of(model).matryoshka_dims)
     tasks = evaluation_tasks(data)
     shared, tokens = EncodeOnce.of(model), model.max_seq_length
     bases = base_at_lengths(EncodeOnce.of(base), [tokens])

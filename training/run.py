@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 from pathlib import Path
+from typing import cast
 
 from accelerate import PartialState
 from safetensors import SafetensorError
@@ -40,7 +41,8 @@ def run(stages: list[Stage], command: str | None = None) -> dict | None:
     """
     check_stages(stages)
     args, folder = stages[-1].training, RunFolder(stages[-1].training.output_dir, len(stages))
-    main, held = args.process_index == 0, contextlib.nullcontext()
+    main = args.process_index == 0
+    held: contextlib.AbstractContextManager = contextlib.nullcontext()
     if main:
         check_writable(args.output_dir)
         held = folder.held(args.resume_from_checkpoint, args.overwrite, args.keep_checkpoints)
@@ -91,7 +93,7 @@ def run_in_order(
                 model = train(stage, data, inputs[0], folder.checkpoints(number), checkpoint)
             elif main:
                 model = average(stage, inputs) if stage.operation == "average" else refit(stage, data, inputs[0])
-            if main:
+            if main and model is not None:
                 save(model, target, record)
         if any(later.operation == "train" for later in stages[number:]):  # the others read the folder, too
             PartialState().wait_for_everyone()
@@ -115,13 +117,15 @@ def is_finished(folder: str, record: dict) -> bool:
     """Whether a stage left its folder in an earlier try of the same run. Raises `ArgumentError` where it was another
     run."""
     earlier = read_record(folder)
-    for part in ("operation", "model", "data", "training", "sources_sha256") if earlier else ():
+    if earlier is None:
+        return False
+    for part in ("operation", "model", "data", "training", "sources_sha256"):
         if earlier[part] != record[part]:
             raise ArgumentError(
                 f"--resume_from_checkpoint: {folder} was made with other arguments ({part}); start without it and with "
                 "--overwrite true"
             )
-    return earlier is not None
+    return True
 
 
 def save(model: SentenceTransformer, target: str, record: dict) -> None:
@@ -153,7 +157,7 @@ def evaluate(stage: Stage, model: SentenceTransformer, data: FinancialData) -> d
     report = learning_report(model, base_of(stage.model, model), data, scaler_of(model))
     path = Path(stage.training.output_dir) / "training.json"
     try:
-        replace_file(path, to_json(read_record(path.parent) | {"report": report}))
+        replace_file(path, to_json(cast(dict, read_record(path.parent)) | {"report": report}))
     except OSError as error:
         reason = storage_refusal(error) or error
         raise StorageError(f"{path}: does not take the report ({reason}); the model beside it is complete") from error
@@ -167,7 +171,8 @@ def evaluate_and_publish(stage: Stage, data: FinancialData) -> None:
         [str(folder)], list(data.evaluation), stage.model.matryoshka_dims, stage.data.corpus or [], stage.data.data,
         stage.model.base or stage.model.backbone, seed=args.seed, skip_invalid=stage.data.skip_invalid,
     )  # fmt: skip
+    repo_id = cast(str, args.hub_model_id)  # `check_stages` asked for it
     with tempfile.TemporaryDirectory() as results:
         write_results(*run_evaluation(plan, data), Path(results))
-        add_results(folder, Path(results), args.hub_model_id)
-    print(f"published: {publish(folder, args.hub_model_id, public=args.hub_private_repo is False)}")
+        add_results(folder, Path(results), repo_id)
+    print(f"published: {publish(folder, repo_id, public=args.hub_private_repo is False)}")

@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, Literal
 
 import optuna
 import psutil
@@ -33,7 +34,7 @@ from .search_report import advice, failure_reason, short, write_results
 from .search_space import SearchError, check_space, steps_of, suggest
 from .search_storage import open_storage, shown
 
-OBJECTIVES = {"quality": "maximize", "numbers": "minimize"}
+OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {"quality": "maximize", "numbers": "minimize"}
 MAX_FAILURES_IN_A_ROW = 3
 
 
@@ -75,8 +76,9 @@ class Search:
     """
 
     def __init__(
-        self, recipe: list[str], trials: int, space: dict, storage: str, study_name: str = "finmatryoshka", dim: int = 128,
-        objectives: tuple[str, ...] = ("quality",), examples: int | None = None, seed: int = 13, heartbeat: int = 10,
+        self, recipe: list[str], trials: int, space: dict, storage: str, study_name: str = "finmatryoshka",
+        dim: int = 128, objectives: tuple[str, ...] = ("quality",), examples: int | None = None, seed: int = 13,
+        heartbeat: int = 10,
     ):  # fmt: skip
         self.trials, self.dim, self.objectives, self.seed = trials, dim, objectives, seed
         self.recipe, self.space = Recipe.read(recipe), check_space(space)
@@ -90,11 +92,16 @@ class Search:
             )
         self.data: FinancialData = load_arguments_data(stage.data)
         self.examples = examples or self._examples_of(stage)
-        self.base = None
+        self.base: EncodeOnce | None = None
         self.storage = open_storage(storage, heartbeat)
         self.study = optuna.create_study(
-            storage=self.storage, study_name=study_name, load_if_exists=True, directions=[OBJECTIVES[name] for name in objectives],
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=3) if len(objectives) == 1 else optuna.pruners.NopPruner(),
+            storage=self.storage, study_name=study_name, load_if_exists=True,
+            directions=[OBJECTIVES[name] for name in objectives],
+            pruner=(
+                optuna.pruners.MedianPruner(n_startup_trials=3)
+                if len(objectives) == 1
+                else optuna.pruners.NopPruner()
+            ),
         )  # fmt: skip
 
     def _examples_of(self, stage: Stage) -> int:
@@ -144,7 +151,7 @@ class Search:
         return stage
 
     def objective(self, trial: optuna.Trial):
-        slot = trial.user_attrs.get("slot")
+        slot: Any = trial.user_attrs.get("slot")
         rivals = [t for t in self._taken().get(slot, []) if t.number < trial.number and t.state != TrialState.FAIL]
         if slot is None or rivals:  # two processes came for the last slot at once
             trial.set_user_attr("surplus", True)
@@ -214,8 +221,8 @@ class Search:
             done = self.trials - self.remaining()
             resident = psutil.Process().memory_info().rss >> 20
             print(
-                f"[{done}/{self.trials}] trial {trial.number} {trial.state.name.lower()} {values}{reason} {short(trial.params)}"
-                f" ({resident} MiB resident)",
+                f"[{done}/{self.trials}] trial {trial.number} {trial.state.name.lower()} {values}{reason} "
+                f"{short(trial.params)} ({resident} MiB resident)",
                 flush=True,
             )
 
@@ -257,12 +264,13 @@ def main(argv: list[str]) -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     storage = arguments.storage or f"sqlite:///{(arguments.output / 'study.db').resolve()}"
     search = Search(
-        [arguments.recipe, *flags], arguments.trials, space, storage, arguments.study, arguments.dim, tuple(arguments.objectives),
-        arguments.examples, heartbeat=arguments.heartbeat,
+        [arguments.recipe, *flags], arguments.trials, space, storage, arguments.study, arguments.dim,
+        tuple(arguments.objectives), arguments.examples, heartbeat=arguments.heartbeat,
     )  # fmt: skip
     search.run()
     values = search.write_results(arguments.output)
     print(f"best: {short(values)}")
     print(
-        f"written: {arguments.output / 'best_params.yaml'}, trials.csv and pictures; look closer with optuna-dashboard {shown(storage)}"
+        f"written: {arguments.output / 'best_params.yaml'}, trials.csv and pictures; look closer with optuna-dashboard "
+        f"{shown(storage)}"
     )

@@ -2,7 +2,9 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import torch
@@ -83,7 +85,10 @@ def _pictures(study: optuna.Study, objective: str, output: Path) -> None:
     from optuna.visualization import matplotlib as draw
 
     target = None if len(study.directions) == 1 else lambda trial: trial.values[0]
-    plots = {"history": draw.plot_optimization_history, "parallel_coordinate": draw.plot_parallel_coordinate}
+    plots: dict[str, Callable[..., Any]] = {
+        "history": draw.plot_optimization_history,
+        "parallel_coordinate": draw.plot_parallel_coordinate,
+    }
     if len(study.get_trials(states=(TrialState.COMPLETE,))) > 1:
         plots["importance"] = draw.plot_param_importances
     for name, plot in plots.items():

@@ -45,7 +45,7 @@ def check_space(space: dict) -> dict:
     return merged
 
 
-def suggest(trial: optuna.Trial, space: dict) -> dict:
+def suggest(trial: optuna.trial.BaseTrial, space: dict) -> dict:
     """Values of one trial. Lists among choices are offered as text, as storages keep plain values only."""
     values = {}
     for name, entry in space.items():

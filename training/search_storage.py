@@ -13,6 +13,7 @@ from .search_space import SearchError
 
 def open_storage(url: str, heartbeat: int) -> RDBStorage:
     """Optuna's storage at ``url``, its tables made if need be. Raises `SearchError` when it cannot be opened."""
+    failure: Exception | None = None
     for attempt in range(5):
         try:
             return RDBStorage(
@@ -20,9 +21,7 @@ def open_storage(url: str, heartbeat: int) -> RDBStorage:
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
             )  # fmt: skip
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            failure = (
-                error  # perhaps another process was making the tables at the same moment: they are there next time
-            )
+            failure = error  # perhaps another process was making the tables: they are there next time
             time.sleep(0.2 * (attempt + 1))
         except (ImportError, ValueError) as error:
             failure = error

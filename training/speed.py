@@ -7,11 +7,13 @@ import argparse
 import statistics
 import sys
 import tempfile
+from typing import cast
 
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch import nn
+from transformers import PreTrainedModel
 
 from ..data.encoders import packaged_minilm
 from ..data.loading import load_source
@@ -89,7 +91,8 @@ def measure_training(
 def _stretch(model: SentenceTransformer, length: int) -> None:
     """Let a plain SentenceTransformer read ``length`` tokens, by the same interpolation as ours."""
     transformer = model[0]
-    encoder, changes = extend_encoder(transformer.model, transformer.model.config, length)
+    plain = cast(PreTrainedModel, transformer.model)
+    encoder, changes = extend_encoder(plain, plain.config, length)
     transformer.model = encoder
     for name, value in changes.items():
         setattr(encoder.config, name, value)

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,13 +50,13 @@ def teacher_vectors(
     Raises:
         TeacherError: A folder that holds no SentenceTransformer.
     """
-    texts = {"query": {}, "document": {}}
+    found: dict[str, dict[str, None]] = {"query": {}, "document": {}}
     for dataset in datasets:
         question, page, *others = dataset.column_names
-        texts["query"] |= dict.fromkeys(text for row in dataset[question] for text in row)
+        found["query"] |= dict.fromkeys(text for row in dataset[question] for text in row)
         for column in [page, *[name for name in others if f"{name}_id" in others]]:
-            texts["document"] |= dict.fromkeys(dataset[column])
-    texts = {role: list(found) for role, found in texts.items()}
+            found["document"] |= dict.fromkeys(dataset[column])
+    texts = {role: list(distinct) for role, distinct in found.items()}
     digest = hashlib.sha256(repr([*map(_identity, folders), texts]).encode()).hexdigest()[:16]
     file = Path(cache) / f"teacher-{digest}.npy"
     if not file.is_file():
@@ -79,7 +80,7 @@ def _encode(folder: str, texts: dict[str, list[str]], batch_size: int) -> np.nda
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise TeacherError(f"--teacher {folder}: name a folder or Hub id of a SentenceTransformer ({reason})") from None
-    options = {"batch_size": batch_size, "normalize_embeddings": True, "show_progress_bar": True}
+    options: dict[str, Any] = {"batch_size": batch_size, "normalize_embeddings": True, "show_progress_bar": True}
     return np.vstack(
         [model.encode_query(texts["query"], **options), model.encode_document(texts["document"], **options)]
     )

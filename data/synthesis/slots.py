@@ -14,11 +14,12 @@ SLOT = re.compile(r"\{(row|total|column|year|company)(\d)\}")
 
 # Words of asking: they fit any page, and may stand beside a slot. All others are the page's subject.
 ASKING = set(
-    "a add among amount amounts an and are as at average balance be been between both by change compared comprised considering "
-    "contributed cumulative decline decrease did difference do does during each end ended fiscal for from greater growth "
-    "has have higher highest how in increase is it its larger largest less lowest many much net of on or over part percent "
-    "percentage period portion proportion range rate ratio related relation represent represented respective respectively "
-    "sum than that the to total up value values was were what when where which with year years ( ) , / %".split()
+    "a add among amount amounts an and are as at average balance be been between both by change compared comprised "
+    "considering contributed cumulative decline decrease did difference do does during each end ended fiscal for from "
+    "greater growth has have higher highest how in increase is it its larger largest less lowest many much net of on "
+    "or over part percent percentage period portion proportion range rate ratio related relation represent represented "
+    "respective respectively sum than that the to total up value values was were what when where which with year years "
+    "( ) , / %".split()
 )
 # What a question about one or two figures asks, in the order in which its wording names them.
 OPERATIONS: dict[str, Callable[[float, float], float]] = {
@@ -62,12 +63,15 @@ class Wording:
         return parts - {"s", "company"}
 
 
+def slot_parts(slot: str) -> tuple[str, int]:
+    """A slot's kind and number: ("row", 0) of "{row0}"."""
+    return slot[1:-2], int(slot[-2])
+
+
 def figures(wording: Wording, named: dict[str, str], table: PageTable) -> list[float]:
     """The figures that a filled wording names, items by places, in its order."""
     items = [
-        named[slot]
-        for slot in wording.slots
-        if named[slot] in table.items and SLOT.fullmatch(slot)[1] in ("row", "total")
+        named[slot] for slot in wording.slots if named[slot] in table.items and slot_parts(slot)[0] in ("row", "total")
     ]
     return [table.figure(item, place) for item, place in product(items, places(wording, named, table))]
 
@@ -75,7 +79,7 @@ def figures(wording: Wording, named: dict[str, str], table: PageTable) -> list[f
 def places(wording: Wording, named: dict[str, str], table: PageTable) -> list[int | None]:
     """Where the years and columns that a filled wording names stand in the table; its only column where it names
     none."""
-    kinds = {slot: SLOT.fullmatch(slot)[1] for slot in wording.slots}
+    kinds = {slot: slot_parts(slot)[0] for slot in wording.slots}
     found = [table.years.get(named[slot]) for slot in kinds if kinds[slot] == "year"]
     found += [table.columns.get(named[slot]) for slot in kinds if kinds[slot] == "column"]
     if not found and not table.by_column and len(table.table[0]) == 2:

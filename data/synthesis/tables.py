@@ -9,12 +9,15 @@ from ..numbers import parse_number
 from ..schema import Page
 from .layout import DASH, YEAR, ShapedPage, as_finqa_page, finqa_tokens
 
-_FUNCTION_WORDS = set("a an and as at by for from in into less more no not of on or per than that the to was were with".split())  # fmt: skip
+_FUNCTION_WORDS = set(
+    "a an and as at by for from in into less more no not of on or per than that the to was were with".split()
+)
 # Words that questions and tables share without naming a line item.
 _DULL = _FUNCTION_WORDS | set(
-    "total totals other net amount amounts average balance increase decrease increases decreases change changes percent "
-    "percentage year years ended ending end beginning december january june march september million millions thousand "
-    "thousands billion billions dollars date value values number all adjustments adjusted activity period periods".split()
+    "total totals other net amount amounts average balance increase decrease increases decreases change changes "
+    "percent percentage year years ended ending end beginning december january june march september million millions "
+    "thousand thousands billion billions dollars date value values number all adjustments adjusted activity period "
+    "periods".split()
 )
 # No line item's name: a section's number or a date run into words, two columns of prose read as one line.
 _NO_NAME = re.compile(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..decontamination import words_of
 from ..schema import Example, Page, numeric_text
 from .filter import Finder
-from .slots import ASKING, SLOT, Wording, calculate, figures, places
+from .slots import ASKING, SLOT, Wording, calculate, figures, places, slot_parts
 from .tables import PageTable, names_something, read_table, shape_filing, without_brackets
 from .wordings import wordings
 
@@ -67,8 +67,8 @@ def transplanted_pairs(
     """
     rng = random.Random(seed)
     worded = wordings(examples)
-    tables = [read_table(page) if page.table else shape_filing(page, rng.random() < raw_share) for page in pages]
-    tables = [table for table in tables if table]
+    read = [read_table(page) if page.table else shape_filing(page, rng.random() < raw_share) for page in pages]
+    tables = [table for table in read if table]
     if not worded or not tables:
         return []
     finder = Finder([table.page for table in tables], found_among)
@@ -109,20 +109,18 @@ def _ask(table: PageTable, vocabulary: set[str], worded: list[Wording], rng: ran
 
 def _named(wording: Wording, table: PageTable, rng: random.Random) -> dict[str, str] | None:
     """What each slot names in the table, drawn at random; years by their rank. None where the table lacks it."""
-    kinds = {slot: SLOT.fullmatch(slot) for slot in wording.slots}
+    kinds = {slot: slot_parts(slot) for slot in wording.slots}
     totals = [item for item in table.items if "total" in item.split()]
     choices = {"row": list(table.items), "total": totals, "column": list(table.columns)}
-    counts = Counter(match[1] for match in kinds.values())
+    counts = Counter(kind for kind, _ in kinds.values())
     years = list(table.years)
-    if any(match[1] == "year" and int(match[2]) >= len(years) for match in kinds.values()):
+    if any(kind == "year" and number >= len(years) for kind, number in kinds.values()):
         return None
     if any(counts[kind] > len(choices[kind]) for kind in choices):
         return None
     drawn = {kind: _neighbours(choices[kind], counts[kind], rng) for kind in choices if counts[kind]}
     drawn["company"] = [_company_on(table.page)] if counts["company"] else []
-    named = {
-        slot: years[int(match[2])] if match[1] == "year" else drawn[match[1]].pop() for slot, match in kinds.items()
-    }
+    named = {slot: years[number] if kind == "year" else drawn[kind].pop() for slot, (kind, number) in kinds.items()}
     return named if all(named.values()) and len(set(named.values())) == len(named) else None
 
 
@@ -156,7 +154,7 @@ def _plausible(wording: Wording, named: dict[str, str], table: PageTable) -> boo
 
 def _change(wording: Wording, values: list[float]) -> float:
     """How much an item's figure rose from the earlier to the later of two years; NaN for other questions."""
-    ranks = [int(match[2]) for match in map(SLOT.fullmatch, wording.slots) if match[1] == "year"]
+    ranks = [number for kind, number in map(slot_parts, wording.slots) if kind == "year"]
     if len(ranks) != 2 or len(values) != 2:
         return math.nan
     first, second = values

@@ -13,18 +13,18 @@ from .tables import PageTable, content_words, names_something, read_table, spoke
 MIN_QUESTIONS, MIN_COMPANIES = 6, 3
 # Words that ask for an explanation, or for more than the table's figures.
 _EXPLAINING = set(
-    "calculated caused components comprise consist constitution due expected included include information excluded provide "
-    "provided table there this under used why would if based two three four five six considered".split()
+    "calculated caused components comprise consist constitution due expected included include information excluded "
+    "provide provided table there this under used why would if based two three four five six considered".split()
 )
 # Between one of these and a name something is missing: "the amount {row0}", "{row0} ratio".
 _NEEDS_OF = set(
-    "amount amounts change difference growth part percent percentage period portion proportion range rate ratio sum value "
-    "values balance".split()
+    "amount amounts change difference growth part percent percentage period portion proportion range rate ratio sum "
+    "value values balance".split()
 )
 # One of these joins two line items.
 _JOINING = set(
-    "and as between compared comprised difference percent percentage portion proportion ratio related represent represented "
-    "sum than".split()
+    "and as between compared comprised difference percent percentage portion proportion ratio related represent "
+    "represented sum than".split()
 )
 _NOT_AFTER = _NEEDS_OF | {"average", "net", "total", "cumulative", "respective", "the"} - {"change"}
 _MONTHS = set("january february march april may june july august september october november december".split())
@@ -47,9 +47,9 @@ def wordings(
     ``min_companies`` companies (pages, where the company is not known). Examples whose page has no table give none.
     """
     tables = {example.page.page_id: read_table(example.page) for example in examples}
-    marked = [mark(example, tables[example.page.page_id]) for example in examples if tables[example.page.page_id]]
-    marked = [item for item in marked if item]
-    seen = defaultdict(Counter)
+    found_in = [mark(example, table) for example in examples if (table := tables[example.page.page_id])]
+    marked = [item for item in found_in if item]
+    seen: dict[str, Counter[str]] = defaultdict(Counter)
     for item in marked:
         for word in set(Wording(item.text).words):
             seen[word][item.company] += 1
@@ -58,7 +58,7 @@ def wordings(
         for word, companies in seen.items()
         if companies.total() >= min_questions and len(companies) >= min_companies
     }
-    operations = defaultdict(Counter)
+    operations: dict[str, Counter[str]] = defaultdict(Counter)
     for item in marked:
         if common.issuperset(Wording(item.text).words):
             operations[item.text][item.operation] += 1
@@ -84,7 +84,7 @@ def mark(example: Example, table: PageTable) -> _Marked | None:
             words[i], keys[i] = f"{{year{years.index(word)}}}", ""
             named[words[i]] = word
     candidates = [("row", name) for name in table.items] + [("column", name) for name in table.columns]
-    counts = Counter()
+    counts: Counter[str] = Counter()
     while True:
         runs = [
             (*longest_run(name.split(), keys), kind, name) for kind, name in candidates if name not in named.values()
@@ -113,7 +113,8 @@ def mark(example: Example, table: PageTable) -> _Marked | None:
 
 def _numbered(words: list[str], named: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     """The slots of names numbered in the order in which the question says them."""
-    counts, renamed = Counter(), {}
+    counts: Counter[str] = Counter()
+    renamed = {}
     for word in words:
         slot = _NAME_SLOT.fullmatch(word)
         if slot:
