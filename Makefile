@@ -6,7 +6,7 @@ TRAIN := HF_HUB_OFFLINE=1 $(RUN) train_st.py
 DATA ?= ../shared/data
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: quickstart check test reproduce data evidence readme clean
+.PHONY: quickstart check test data reproduce evidence clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,37 @@ check: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	HF_HUB_OFFLINE=1 $(RUN) -m pytest
+
+# The files of the recipes and where each comes from, below $(DATA) (../shared/data, or make reproduce DATA=FOLDER).
+export DATA
+data:
+	@for entry in \
+	  "finqa/train_pages.jsonl.gz|FinQA's train split in its published schema (github.com/czyssrs/FinQA, or dreamerdeo/finqa on the Hub)" \
+	  "finqa/train.json|a sample of FinQA's train split as published, with gold_inds" \
+	  "finqa/dev_pages.jsonl.gz|FinQA's dev split, likewise: the development set, never trained on" \
+	  "tatqa/dev.json|TAT-QA's dev split as published (github.com/NExTplusplus/TAT-QA)" \
+	  "tatqa/train_part.jsonl.gz|a part of TAT-QA's train split, in its schema" \
+	  "tatqa/test_gold.json|TAT-QA's test split with answers: evaluation only" \
+	  "filings/pages.jsonl.gz|pages of public SEC filings: JSON lines with text, company, document, year, page"; do \
+	  file=$${entry%%|*}; [ -f "$(DATA)/$$file" ] || { echo "missing $(DATA)/$$file: $${entry#*|}"; missing=1; }; \
+	done; [ -z "$$missing" ] || { echo "name the folder that holds them: make reproduce DATA=FOLDER"; exit 1; }
+
+TRAINED_ON = $(DATA)/finqa/train_pages.jsonl.gz $(DATA)/finqa/train.json $(DATA)/tatqa/dev.json $(DATA)/tatqa/train_part.jsonl.gz
+EVALUATE = HF_HUB_OFFLINE=1 $(RUN) -m finmatryoshka.eval $(1) --data $(DATA)/finqa/dev_pages.jsonl.gz $(DATA)/tatqa/test_gold.json \
+	--train_data $(TRAINED_ON) --base minilm --beside $(2) --output $(3)
+
+# The recipe of the released model with two seeds (under an hour each on two cores), the plain one, and the README's table.
+reproduce: $(VENV)/.installed data
+	$(TRAIN) recipes/minilm.yaml --skip_evaluation true
+	$(TRAIN) recipes/minilm.yaml --skip_evaluation true --seed 14 --output_dir finmatryoshka-seed14
+	$(TRAIN) recipes/plain.yaml
+	$(call EVALUATE,finmatryoshka-minilm,finmatryoshka-plain,eval/results/minilm)
+	$(call EVALUATE,finmatryoshka-seed14,finmatryoshka-plain,eval/results/minilm-seed14)
+	$(RUN) -m finmatryoshka.eval readme eval/results/minilm/results.json eval/results/minilm-seed14/results.json
+
+# The quickstart's model on the generated sample.
+evidence: $(VENV)/.installed
+	HF_HUB_OFFLINE=1 $(RUN) -m finmatryoshka.eval finmatryoshka-quickstart --data sample --train_data sample --base minilm --output eval/results/quickstart
 
 clean:
 	rm -rf finmatryoshka-* .types build *.egg-info

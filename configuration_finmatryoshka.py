@@ -1,7 +1,7 @@
 """The configuration of FinMatryoshka: a backbone's own flat config plus what the heads need, and the files of a folder.
 
-This file is copied unchanged into every saved folder and imports only transformers (and safetensors, which it brings), so
-that ``AutoConfig.from_pretrained(folder, trust_remote_code=True)`` needs nothing else.
+This file is copied unchanged into every saved folder and imports only transformers (and safetensors, which it brings),
+so that ``AutoConfig.from_pretrained(folder, trust_remote_code=True)`` needs nothing else.
 """
 
 import hashlib
@@ -271,7 +271,8 @@ def fingerprints(weights: dict) -> tuple[str, str]:
 
 
 def fingerprint(weights) -> str:
-    """A hash of 64 numbers of each (name, tensor): training moves nearly all, and reading all would cost a second load."""
+    """A hash of 64 numbers of each (name, tensor): training moves nearly all, and reading all would cost a second
+    load."""
     digest = hashlib.sha256()
     for name, tensor in sorted(
         ((name, tensor) for name, tensor in weights if not tensor.is_meta), key=lambda item: item[0]

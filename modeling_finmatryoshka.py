@@ -29,7 +29,8 @@ class FinMatryoshkaOutput(ModelOutput):
         last_hidden_state: (B, T, hidden_size), the backbone's.
         embeddings: By dimension d, (B, d) of unit length; each is the re-normalised prefix of the larger ones.
         numeric: By dimension d, (B,) predicted answers in z units (signed log, standardised).
-        numbers: By dimension d, (B,) the same in the answers' unit (percentages are fractions); ``None`` from stale heads.
+        numbers: By dimension d, (B,) the same in the answers' unit (percentages are fractions); ``None`` from stale
+            heads.
         hidden_states, attentions: The backbone's, where asked for.
     """
 
@@ -51,7 +52,8 @@ class NumericHead(nn.Module):
         self.out = nn.Linear(max(dim // 2, 1), 1)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        # Coordinates of a unit vector are of size 1/√d: brought to size 1, where the layers' initial weights expect them.
+        # Coordinates of a unit vector are of size 1/√d: brought to size 1, where the layers' initial weights expect
+        # them.
         hidden = F.relu(self.hidden(embeddings * embeddings.shape[-1] ** 0.5))
         return self.out(self.dropout(hidden)).squeeze(-1)
 
@@ -180,7 +182,8 @@ class FinMatryoshkaModel(PreTrainedModel):
     def predict_number(self, texts: Iterable[str] | str, dim: int | None = None, batch_size: int = 32):
         """Predicted answers of numeric texts (``Question: ... Context: ...``): (len(texts),) float64 array.
 
-        In the answers' unit: percentages as fractions, money in the page's. Raises like `encode`, and where heads are stale.
+        In the answers' unit: percentages as fractions, money in the page's. Raises like `encode`, and where heads are
+        stale.
         """
         dim = self._check_dim(dim)
         if self.heads_stale:

@@ -6,7 +6,8 @@
     accelerate launch --num_processes 2 train_st.py ...         # several processes
     python train_st.py search recipes/search.yaml --trials 8    # hyper-parameters (docs/search.md)
 
-``python train_st.py --help`` lists the arguments (training/arguments.py documents them); docs/training.md tells the rest.
+``python train_st.py --help`` lists the arguments (training/arguments.py documents them); docs/training.md tells the
+rest.
 """
 
 import os
@@ -22,9 +23,11 @@ from finmatryoshka.training.checkpoints import StorageError
 from finmatryoshka.training.recipe import read_stages
 from finmatryoshka.training.report import print_report
 from finmatryoshka.training.run import run
+from finmatryoshka.training.teacher import TeacherError
 
-# What a user made or can mend: one line. Anything else is ours and keeps its traceback. (SearchError is an ArgumentError.)
-ERRORS = (ArgumentError, BackboneError, DataError, EvaluationError, PublishError, StorageError)
+# What a user made or can mend: one line. Anything else is ours and keeps its traceback. (SearchError is an
+# ArgumentError.)
+ERRORS = (ArgumentError, BackboneError, DataError, EvaluationError, PublishError, StorageError, TeacherError)
 
 
 def main(argv: list[str] | None = None) -> int:

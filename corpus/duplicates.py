@@ -27,7 +27,8 @@ def duplicate_pages(path: str, threshold: float = 0.9) -> list[tuple[float, str,
 
 
 def read_questions(file: str) -> list[str]:
-    """Distinct questions of a labelled file, or the lines of a ``.txt`` file. Raises `DataError` where there are none."""
+    """Distinct questions of a labelled file, or the lines of a ``.txt`` file. Raises `DataError` where there are
+    none."""
     if file.endswith(".txt"):
         try:
             lines = Path(file).read_text(encoding="utf-8").splitlines()
@@ -43,7 +44,8 @@ def read_questions(file: str) -> list[str]:
 
 
 def like_questions(questions: list[str], embedder: Embedder, threshold: float = 0.9) -> list[list[str]]:
-    """Groups of at least two questions whose cosine to their group's centre is at or above ``threshold``, largest first."""
+    """Groups of at least two questions whose cosine to their group's centre is at or above ``threshold``, largest
+    first."""
     vectors = torch.from_numpy(embedder.encode_queries(questions))
     groups = community_detection(vectors, threshold=threshold, min_community_size=2)
     return [[questions[i] for i in group] for group in groups]

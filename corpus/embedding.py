@@ -60,7 +60,8 @@ class Embedder:
         return self.model.encode_query(queries, normalize_embeddings=True, show_progress_bar=False)
 
     def _batches(self, texts: list[str]) -> Iterator[list[int]]:
-        """Positions, longest first, cut where (longest × count) would pass ``batch_tokens``: one text is always taken."""
+        """Positions, longest first, cut where (longest × count) would pass ``batch_tokens``: one text is always
+        taken."""
         tokens = self.model.tokenizer(texts, truncation=True, max_length=self.model.max_seq_length)["input_ids"]
         order = sorted(range(len(texts)), key=lambda i: -len(tokens[i]))
         while order:

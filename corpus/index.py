@@ -1,7 +1,7 @@
 """Files to a searchable table: pages that are new or changed are embedded and committed chunk by chunk, then indexed.
 
-A page is a key (its id) and a digest of its content. A commit is whole or not there, and the chunks are consecutive pages
-in the input's order, so that a run that was killed goes on at its last commit and ends in the table of one run.
+A page is a key (its id) and a digest of its content. A commit is whole or not there, and the chunks are consecutive
+pages in the input's order, so that a run that was killed goes on at its last commit and ends in the table of one run.
 """
 
 import tempfile

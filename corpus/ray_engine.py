@@ -1,11 +1,13 @@
 """Embedding on many machines: Ray Data's actors read chunks of pages and return them with their vectors.
 
-The pages go out in windows, one Ray Data pipeline each, so that the driver never holds more than a window; the actors load
-the model once a window. Ray starts a killed worker again and gives its chunk to another. One process writes the table.
+The pages go out in windows, one Ray Data pipeline each, so that the driver never holds more than a window; the actors
+load the model once a window. Ray starts a killed worker again and gives its chunk to another. One process writes the
+table.
 """
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,7 +16,7 @@ import pyarrow as pa
 from .embedding import Embedder
 from .pages import batched
 from .schema import PAGE_SCHEMA, CorpusError
-from .table import one_line
+from .vectors import as_matrix
 
 WINDOW_CHUNKS = 160  # 20,480 pages
 
@@ -64,17 +66,16 @@ def embed_with_ray(
                 batch_format="pyarrow",
                 batch_size=None,
                 num_cpus=1,
+                num_gpus=1 if ray.cluster_resources().get("GPU") else 0,
                 compute=ray.data.ActorPoolStrategy(size=workers),
             )
             for batch in vectors.iter_batches(batch_size=None, batch_format="pyarrow"):
-                yield batch.select(PAGE_SCHEMA.names), _matrix(batch["vector"])
-    except (RayError, ConnectionError, RuntimeError) as error:
-        raise CorpusError(f"Ray: {one_line(error)[:300]}; what was committed is whole, run the same command again")
+                yield batch.select(PAGE_SCHEMA.names), as_matrix(batch["vector"])
+    except (RayError, ConnectionError) as error:
+        # A worker's traceback, between Ray's own lines, ends in the line that names the exception.
+        named = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", str(error), re.MULTILINE)
+        reason = (named or str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise CorpusError(f"Ray: {reason}; what was committed is whole, run the same command again") from error
     finally:
         if started and ray.is_initialized():
             ray.shutdown()
-
-
-def _matrix(column: pa.ChunkedArray) -> np.ndarray:
-    parts = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(chunk), -1) for chunk in column.chunks]
-    return np.concatenate(parts)

@@ -53,7 +53,8 @@ class Identity:
             )
 
     def table_schema(self) -> pa.Schema:
-        """`PAGE_SCHEMA` with ``vector`` (``dim`` numbers) and, beyond 64 dimensions, ``prefix`` (the first 64, float16).
+        """`PAGE_SCHEMA` with ``vector`` (``dim`` numbers) and, beyond 64 dimensions, ``prefix`` (the first 64,
+        float16).
 
         ``prefix`` is a float column because LanceDB quantises to int8 inside an index and indexes no int8 column.
         """

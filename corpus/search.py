@@ -1,7 +1,8 @@
 """Questions to ranked pages: by vector, by words, or by both as one weighted sum of z-scores.
 
-Up to `EXACT_ROWS` pages behind the filter, and without an approximate index, every page is scored, exactly. Else that index
-and the full-text index name candidates, which are scored exactly; z-scores are then over them and a sample of pages.
+Up to `EXACT_ROWS` pages behind the filter, and without an approximate index, every page is scored, exactly. Else that
+index and the full-text index name candidates, which are scored exactly; z-scores are then over them and a sample of
+pages.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ _HIT_COLUMNS = ["id", "document", "page", "company", "year", "text"]
 
 @dataclass
 class Hit:
-    """One answer. ``score`` is a cosine (vector), BM25 (text), or the fused score (hybrid); ``passage`` None if not asked."""
+    """One answer. ``score`` is a cosine (vector), BM25 (text), or the fused score (hybrid); ``passage`` None if not
+    asked."""
 
     rank: int
     score: float
@@ -136,7 +138,8 @@ class CorpusSearch:
         return any(has_index(self.table, column) for column in ("vector", "prefix"))
 
     def _pool(self, query, vector, where, mode, count, candidates, prefix, every) -> pa.Table:
-        """``id`` and ``vector`` of the pages to score: every one behind the filter, or the candidates (and a sample)."""
+        """``id`` and ``vector`` of the pages to score: every one behind the filter, or the candidates (and a
+        sample)."""
         floats = self.identity.storage != "int8"
         if every and not (mode == "vector" and floats and count > EXACT_ROWS):
             return self._rows(where, ["id", "vector"], count)
@@ -151,7 +154,8 @@ class CorpusSearch:
         return self._rows(f"({where}) AND ({among})" if where else among, ["id", "vector"])
 
     def _nearest(self, vector: np.ndarray, where: str | None, limit: int, prefix: bool, exact: bool) -> set[str]:
-        """Ids of the ``limit`` nearest pages, by the index or by LanceDB's own scan, over the prefix or all dimensions."""
+        """Ids of the ``limit`` nearest pages, by the index or by LanceDB's own scan, over the prefix or all
+        dimensions."""
         query = unit(vector[None, :PREFIX_DIM])[0] if prefix else vector
         found = self.table.search(query, vector_column_name="prefix" if prefix else "vector").distance_type("cosine")
         found = found.bypass_vector_index() if exact else found.nprobes(PROBES)

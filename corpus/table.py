@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -103,9 +104,11 @@ def digests(table) -> dict[str, str]:
 
 
 def build_indices(path: str, table, approximate_from: int = APPROXIMATE_FROM) -> None:
-    """Compact the table and build its indices anew: full text always, the approximate ones from ``approximate_from`` rows.
+    """Compact the table and build its indices anew: full text always, the approximate ones from ``approximate_from``
+    rows.
 
-    Anew, so that a table filled in ten runs answers as one filled in one. `IvfSq` keeps int8 copies of the vectors. Earlier
+    Anew, so that a table filled in ten runs answers as one filled in one. `IvfSq` keeps int8 copies of the vectors.
+    Earlier
     versions go, as they take the space again: a search that was open meanwhile is to be opened again.
     """
     from lancedb.index import FTS, Bitmap, BTree, IvfSq
@@ -121,7 +124,9 @@ def build_indices(path: str, table, approximate_from: int = APPROXIMATE_FROM) ->
         table.optimize()
         for name, config in configs.items():
             table.create_index(name, config=config, replace=True)
-        table.optimize(cleanup_older_than=timedelta(0))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="optimize.cleanup_older_than=0")  # we hold the writer's lock
+            table.optimize(cleanup_older_than=timedelta(0))
 
 
 def is_indexed(table) -> bool:

@@ -1,4 +1,5 @@
-"""Keeps what is evaluated out of what is trained on: by question, by page id, and by the share of a page's word runs."""
+"""Keeps what is evaluated out of what is trained on: by question, by page id, and by the share of a page's word
+runs."""
 
 import re
 from collections.abc import Iterable
@@ -22,7 +23,8 @@ _POWERS = np.array([pow(_MULTIPLIER, i, 2**64) for i in range(1, SHINGLE_WORDS +
 
 
 def words_of(text: str) -> list[str]:
-    """Letters and digits in lower case, "1,200" as "1200": filings keep thousands separators that FinQA's pages lost."""
+    """Letters and digits in lower case, "1,200" as "1200": filings keep thousands separators that FinQA's pages
+    lost."""
     return re.findall(r"[a-z0-9]+", re.sub(r"(?<=[0-9]),(?=[0-9]{3})", "", text.lower()))
 
 

@@ -1,4 +1,5 @@
-"""Folders and files written beside their place and moved there when they are whole; what dead processes left is swept."""
+"""Folders and files written beside their place and moved there when they are whole; what dead processes left is
+swept."""
 
 import ctypes
 import errno
@@ -22,8 +23,8 @@ class WriteError(OSError):
 def written_whole(path: str | os.PathLike):
     """A folder beside ``path`` to write into, moved to ``path`` when the block ends well, removed when it does not.
 
-    The move is one step where the system has one (Linux): whoever opens ``path`` meanwhile, or after a kill, finds the old
-    folder or the new one, whole. Raises `WriteError` where the disk refuses.
+    The move is one step where the system has one (Linux): whoever opens ``path`` meanwhile, or after a kill, finds the
+    old folder or the new one, whole. Raises `WriteError` where the disk refuses.
     """
     path = Path(path).resolve()
     beside = _beside(path, "partial")
@@ -66,7 +67,8 @@ def check_writable(path: str | os.PathLike) -> None:
 
 @contextmanager
 def claimed(path: str | os.PathLike):
-    """Hold ``path`` for this process while the block runs; a second one is refused with a `WriteError` that names the first."""
+    """Hold ``path`` for this process while the block runs; a second one is refused with a `WriteError` that names the
+    first."""
     path = Path(path).resolve()
     lock, mine = path.with_name(f".{path.name}.lock"), _beside(path, "lock")
     with _one_line(path):
@@ -89,7 +91,8 @@ def claimed(path: str | os.PathLike):
 
 
 def sweep(path: Path) -> None:
-    """Remove what processes that are gone left beside ``path``; a folder that one moved away and did not replace comes back."""
+    """Remove what processes that are gone left beside ``path``; a folder that one moved away and did not replace comes
+    back."""
     if not path.parent.is_dir():
         return
     for left in path.parent.iterdir():
@@ -141,7 +144,8 @@ def _one_line(path: Path):
 
 
 def _disk_reason(error: Exception) -> str | None:
-    """What the disk says, of Python's own errors and of safetensors', which carry Rust's ``(os error 28)``; None of others."""
+    """What the disk says, of Python's own errors and of safetensors', which carry Rust's ``(os error 28)``; None of
+    others."""
     rust = re.search(r"\(os error (\d+)\)", str(error))
     code = error.errno if isinstance(error, OSError) else int(rust[1]) if rust else None
     return os.strerror(code) if code in _DISK_ERRORS else None

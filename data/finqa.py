@@ -17,7 +17,8 @@ def page_text(record: dict) -> str:
 
 
 def page_facts(record: dict) -> dict[str, str]:
-    """A FinQA page's sentences (``text_i``) and linearised rows (``table_i``), numbered as ``gold_inds`` numbers them."""
+    """A FinQA page's sentences (``text_i``) and linearised rows (``table_i``), numbered as ``gold_inds`` numbers
+    them."""
     before, table, after = _parts(record)
     facts = {f"text_{i}": sentence for i, sentence in enumerate(before + after)}
     return facts | {f"table_{i}": linearise_row(table, i) for i in range(len(table))}
@@ -117,9 +118,9 @@ def parse_evidence(record: dict):
 def finqa_number(answer: object, exe_ans: object = None) -> float:
     """The numeric label of a FinQA record, in the unit of `data.numbers`.
 
-    FinQA's ``answer`` (typed by an annotator) and ``exe_ans`` (the program's result) can differ by rounding, by a factor
-    of 100 for percentages, or altogether. Where they agree up to those, the unrounded ``exe_ans`` wins; where they
-    contradict each other, the annotator does, as the question was answered from the page and not from the program.
+    FinQA's ``answer`` (typed by an annotator) and ``exe_ans`` (the program's result) can differ by rounding, by a
+    factor of 100 for percentages, or altogether. Where they agree up to those, the unrounded ``exe_ans`` wins; where
+    they contradict each other, the annotator does, as the question was answered from the page and not from the program.
     """
     written, executed = in_page_unit(answer), parse_number(exe_ans)
     if math.isnan(written):

@@ -27,8 +27,8 @@ def load_source(source: str, split: str = "train", skip_invalid: bool = False) -
     """Load a Hub dataset, a local file or folder, or ``"sample"`` (the embedded one; ``split`` picks its companies).
 
     Args:
-        source: ``org/name#configuration@revision:split`` on the Hub (all but the name optional), a local path (``:split``
-            behind it where it holds several), or ``"sample"``.
+        source: ``org/name#configuration@revision:split`` on the Hub (all but the name optional), a local path
+            (``:split`` behind it where it holds several), or ``"sample"``.
         split: The split where ``source`` names none and has several.
         skip_invalid: Leave out (and count) records without a question or a page instead of failing.
 

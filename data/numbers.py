@@ -48,8 +48,8 @@ def _unit(place: str) -> str:
     return _UNIT.format(place, percent=_PERCENT, bps=_BASIS_POINTS, scales=scales, after=_MONEY_AFTER, counted=_COUNTED)
 
 
-# One figure from the first character to the last, as accountants write it: a negative in brackets (the closing one often
-# lost to the next column), FinQA's doubled cells ("-32 ( 32 )", "14% (  % )"), a footnote's letter or star.
+# One figure from the first character to the last, as accountants write it: a negative in brackets (the closing one
+# often lost to the next column), FinQA's doubled cells ("-32 ( 32 )", "14% (  % )"), a footnote's letter or star.
 _FIGURE = re.compile(
     rf"""
     (?:(?:{_ABOUT})\s*)?
@@ -71,7 +71,8 @@ _ASCII = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)} | {
 
 @dataclass(frozen=True)
 class _Figure:
-    """What was read: signed digits with a decimal point, and the powers of ten of its percent sign and its scale word."""
+    """What was read: signed digits with a decimal point, and the powers of ten of its percent sign and its scale
+    word."""
 
     digits: str
     shift: int

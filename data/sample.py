@@ -1,8 +1,9 @@
 """A generated sample of annual-report pages in FinQA's schema: what the quickstart and the tests train on.
 
-Every company, figure and sentence is made up here, from a seed. A company reports the same topics year after year, so its
-neighbouring pages differ in their figures only, and a question names the line item, the company and the year: finding the
-page needs all three. Companies of the evaluation side never occur in training.
+Every company, figure and sentence is made up here, from a seed. A company reports the same topics year after year, so
+its
+neighbouring pages differ in their figures only, and a question names the line item, the company and the year: finding
+    the page needs all three. Companies of the evaluation side never occur in training.
 """
 
 import random

@@ -31,8 +31,8 @@ class Example:
     ``fact`` is the evidence's text (gold facts, or the page where the record names none), ``number`` the answer in the
     unit of `data.numbers` (NaN where it is none), ``facts`` all that the page offers by id, ``gold`` the ids among
     them that are the evidence: FinQA's ``gold_inds``, or where ``gold_derived`` says so, read off the program
-    (`data.evidence`), which finds four fifths of them. ``kind`` is the family of its source's schema (finqa, tatqa, ...).
-    ``evidence_known`` is False where the record names none, so that ``fact`` is the whole page.
+        (`data.evidence`), which finds four fifths of them. ``kind`` is the family of its source's schema (finqa, tatqa,
+        ...). ``evidence_known`` is False where the record names none, so that ``fact`` is the whole page.
     """
 
     question: str

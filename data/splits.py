@@ -119,7 +119,8 @@ def _separated(training: list[Source], decontamination: Decontamination) -> tupl
 
 
 def _all_pages(sources: Iterable[Source]) -> list[Page]:
-    """Every page of all sources, as the first source has it; an id that two sources give to unlike texts is two pages."""
+    """Every page of all sources, as the first source has it; an id that two sources give to unlike texts is two
+    pages."""
     pages: dict[str, Page] = {}
     apart = 0
     for page in (page for source in sources for page in source.pages.values()):

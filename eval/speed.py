@@ -1,9 +1,11 @@
 """Encoding throughput as ratios against plain sentence-transformers fp32 on the same weights, measured in one run.
 
-Variants take turns (interleaved repeats), so that a busy machine slows all of them; what is printed is the median and the
-spread of the ratios, each beside the nDCG@10 of the same variant, the peak memory of one call as a ratio, and the share of what
-the machine's matrix product reaches (bf16, or fp16 on a GPU): how much there is left to win. ONNX and OpenVINO need other
-versions of transformers: sentence_transformers_config/export.py measures them likewise, training/speed.py a training step.
+Variants take turns (interleaved repeats), so that a busy machine slows all of them; what is printed is the median and
+the spread of the ratios, each beside the nDCG@10 of the same variant, the peak memory of one call as a ratio, and the
+share of what the machine's matrix product reaches (bf16, or fp16 on a GPU): how much there is left to win. ONNX and
+OpenVINO need other
+versions of transformers: sentence_transformers_config/export.py measures them likewise, training/speed.py a training
+    step.
 
     python -m finmatryoshka.eval speed MODEL --data FILE
 """
@@ -104,7 +106,8 @@ class _Autocast:
 
 
 def measure_encoding(model: SentenceTransformer, task, dim: int, repeats: int, texts: int) -> list[dict]:
-    """Rows of variant, ratio (median, least, most), memory, share of peak and nDCG@10: fp32, the reference, and bf16 (fp16 on a GPU)."""
+    """Rows of variant, ratio (median, least, most), memory, share of peak and nDCG@10: fp32, the reference, and bf16
+    (fp16 on a GPU)."""
     pages = list(task.corpus.values())[:texts]
     low = low_precision()
     models = {"fp32": _Autocast(model, None), str(low).removeprefix("torch."): _Autocast(model, low)}

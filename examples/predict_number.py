@@ -1,4 +1,5 @@
-"""Guess an answer from its evidence, with the error such guesses had on unseen pages: python examples/predict_number.py FOLDER"""
+"""Guess an answer from its evidence, with the error such guesses had on unseen pages: python examples/predict_number.py
+FOLDER"""
 
 import json
 import sys

@@ -1,4 +1,5 @@
-"""Store pages at 64 bytes each (64 dimensions, int8) and search them with rescoring: python examples/store_64_bytes.py FOLDER"""
+"""Store pages at 64 bytes each (64 dimensions, int8) and search them with rescoring: python examples/store_64_bytes.py
+FOLDER"""
 
 import sys
 

@@ -1,4 +1,5 @@
-"""Is a folder fit to publish? Every door in a clean process, finite safetensors weights, a card that parses and agrees."""
+"""Is a folder fit to publish? Every door in a clean process, finite safetensors weights, a card that parses and
+agrees."""
 
 import hashlib
 import json

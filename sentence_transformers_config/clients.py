@@ -1,11 +1,12 @@
 """Opens a folder through clients that are too heavy for the test run and prints the table of docs/doors.md.
 
-    python -m finmatryoshka.eval.doors FOLDER [--server http://127.0.0.1:7997]
+    python -m finmatryoshka.sentence_transformers_config.clients FOLDER [--server http://127.0.0.1:7997]
 
-Each client is optional; one that is not installed, or fails, is a row with its reason. The reference is plain
-sentence-transformers at full width; the difference is the largest over all numbers of the test texts' vectors. ONNX, OpenVINO
-and fastembed have a script of their own, sentence_transformers_config/export.py. ``--server`` asks an OpenAI-compatible server that
-serves FOLDER already.
+sentence-transformers and transformers are opened by open_folder.py, in a process of its own. Each other client is
+optional; one that is not installed, or fails, is a row with its reason. The reference is plain sentence-transformers at
+full width; the difference is the largest over all numbers of the test texts' vectors. ONNX, OpenVINO and fastembed have
+a script of their own, sentence_transformers_config/export.py. ``--server`` asks an OpenAI-compatible server that serves
+FOLDER already.
 """
 
 import argparse
@@ -18,26 +19,15 @@ import httpx
 import numpy as np
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util.quantization import quantize_embeddings, semantic_search_usearch
-from transformers import AutoModel
+
+from .check import open_in_clean_process
+from .folder import FolderError
 
 TEXTS = [
     "what was the change in net sales in 2015?",
     "interest expense and long-term debt of the group , in thousands",
     "leases",
 ]
-
-
-def _truncated(folder):
-    model = SentenceTransformer(folder, truncate_dim=128)
-    return model.encode(TEXTS), 128
-
-
-def _query_and_document(folder):
-    model = SentenceTransformer(folder)
-    queries, documents = model.encode_query(TEXTS), model.encode_document(TEXTS)
-    reference = model.encode([model.prompts.get("query", "") + text for text in TEXTS])
-    assert np.abs(queries - reference).max() < 1e-5
-    return documents if not model.prompts.get("document") else None, None
 
 
 def _multi_process(folder):
@@ -47,10 +37,6 @@ def _multi_process(folder):
         return model.encode(TEXTS, pool=pool), None
     finally:
         model.stop_multi_process_pool(pool)
-
-
-def _auto_model(folder):
-    return AutoModel.from_pretrained(folder, trust_remote_code=True).encode(TEXTS), None
 
 
 def _langchain(folder):
@@ -79,7 +65,8 @@ def _haystack(folder):
 
 
 def _usearch(folder):
-    """On disk at 64-d int8, rescored: not the vectors but the best pages must be those of exact search over float vectors."""
+    """On disk at 64-d int8, rescored: not the vectors but the best pages must be those of exact search over float
+    vectors."""
     from usearch.index import Index
 
     model = SentenceTransformer(folder, truncate_dim=64)
@@ -121,10 +108,7 @@ def _server(url: str):
 
 # name: (package whose version is shown, what opens it, tolerance)
 DOORS = {
-    "sentence-transformers, truncate_dim=128": ("sentence-transformers", _truncated, 1e-5),
-    "sentence-transformers, encode_query / encode_document": ("sentence-transformers", _query_and_document, 1e-5),
     "sentence-transformers, two processes": ("sentence-transformers", _multi_process, 1e-5),
-    "transformers AutoModel with heads": ("transformers", _auto_model, 1e-5),
     "LangChain HuggingFaceEmbeddings": ("langchain-huggingface", _langchain, 1e-5),
     "LlamaIndex HuggingFaceEmbedding": ("llama-index-embeddings-huggingface", _llama_index, 1e-5),
     "Haystack SentenceTransformersDocumentEmbedder": ("sentence-transformers-haystack", _haystack, 1e-5),
@@ -134,10 +118,21 @@ DOORS = {
 
 def main(folder: str, server: str | None = None) -> None:
     doors = DOORS | ({"OpenAI-compatible server": ("–", _server(server), 1e-5)} if server else {})
-    reference = SentenceTransformer(folder).encode(TEXTS)
+    found = open_in_clean_process(folder, TEXTS)
+    if isinstance(found, str):
+        raise FolderError(f"{folder}: {found}")
+    reference = np.array(found["vectors"], dtype=np.float32)
     print(
         f"| door | version | largest difference | tolerance | {datetime.date.today()} |\n| --- | --- | --- | --- | --- |"
     )
+    versions = {name: importlib.metadata.version(name.lower()) for name in ("sentence-transformers", "transformers")}
+    for door, difference in found["differences"].items():
+        version = versions["transformers" if door.startswith("AutoModel") else "sentence-transformers"]
+        print(
+            f"| {door} | {version} | {difference:.1e} | 1e-05 | {'opens' if difference < 1e-5 else 'OTHER VECTORS'} |"
+        )
+    for door, error in found["errors"].items():
+        print(f"| {door} | – | – | 1e-05 | does not open: {error[:120]} |")
     for name, (package, opened, tolerance) in doors.items():
         try:
             version = importlib.metadata.version(package)

@@ -3,9 +3,10 @@
     python sentence_transformers_config/export.py FOLDER onnx --pages FINQA_FILE
     python sentence_transformers_config/export.py FOLDER openvino --pages FINQA_FILE
 
-Stands alone (it imports sentence-transformers and optimum, not this project): optimum pins other versions of transformers than
-this project needs, so it runs in an environment of its own (docs/doors.md). The files land in FOLDER/onnx and FOLDER/openvino,
-where ``SentenceTransformer(FOLDER, backend=...)`` looks for them; nothing else in the folder is touched.
+Stands alone (it imports sentence-transformers and optimum, not this project): optimum pins other versions of
+transformers than this project needs, so it runs in an environment of its own (docs/doors.md). The files land in
+FOLDER/onnx and FOLDER/openvino, where ``SentenceTransformer(FOLDER, backend=...)`` looks for them; nothing else in the
+folder is touched.
 """
 
 import argparse
@@ -53,8 +54,9 @@ def export(folder: str, backend: str) -> list[str]:
 def quantize(model: SentenceTransformer, place: str) -> None:
     """Dynamic int8 of the weight products only.
 
-    Left in fp32: products of two activations, as a softmax over a thousand tokens rounds to zero in 8 bits, and the products
-    that narrow (the feed-forward's second), whose inputs have outliers. Embedding tables too: [CLS]'s position is an outlier.
+    Left in fp32: products of two activations, as a softmax over a thousand tokens rounds to zero in 8 bits, and the
+        products that narrow (the feed-forward's second), whose inputs have outliers. Embedding tables too: [CLS]'s
+        position is an outlier.
     """
     import onnx
     from optimum.onnxruntime.configuration import AutoQuantizationConfig
@@ -74,7 +76,8 @@ def quantize(model: SentenceTransformer, place: str) -> None:
 
 
 def write_projected(folder: str, onnx_folder: str) -> None:
-    """``projected.onnx``: the projection inside the graph, for runtimes that pool and normalise but know no Dense layer.
+    """``projected.onnx``: the projection inside the graph, for runtimes that pool and normalise but know no Dense
+    layer.
 
     The mean of projected tokens is the projection of their mean, so that mean pooling of this file's output is exact.
     """
@@ -141,7 +144,8 @@ def ndcg_at_10(questions: np.ndarray, pages: np.ndarray, relevant: np.ndarray) -
 
 
 def speed_ups(models: dict, pages: list[str], reference: str, repeats: int = 3) -> dict[str, list[float]]:
-    """Speed over ``reference`` in each repeat, in ascending order; the models take turns, after a round that does not count."""
+    """Speed over ``reference`` in each repeat, in ascending order; the models take turns, after a round that does not
+    count."""
     seconds = {name: [] for name in models}
     for _ in range(repeats + 1):
         for name, model in models.items():

@@ -1,4 +1,5 @@
-"""Writes the one folder that every door opens: sentence-transformers' layout, the heads, the code, whole or not at all."""
+"""Writes the one folder that every door opens: sentence-transformers' layout, the heads, the code, whole or not at
+all."""
 
 import json
 import os
@@ -33,7 +34,8 @@ def write_folder(
 
 
 def write_layout(config: FinMatryoshkaConfig, folder: Path) -> None:
-    """The small files that tell clients how to read the folder, where sentence-transformers wrote newer spellings of them."""
+    """The small files that tell clients how to read the folder, where sentence-transformers wrote newer spellings of
+    them."""
     for name, content in config.sentence_transformers_files().items():
         _write_json(folder / name, content)
     (folder / "3_Normalize").mkdir(exist_ok=True)

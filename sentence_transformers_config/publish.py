@@ -1,4 +1,5 @@
-"""Puts a folder on the Hub: checked first, one commit, private unless asked otherwise, over nobody's files but its own."""
+"""Puts a folder on the Hub: checked first, one commit, private unless asked otherwise, over nobody's files but its
+own."""
 
 from pathlib import Path
 
@@ -26,9 +27,9 @@ def publish(
 ) -> str:
     """Check ``folder`` and send all of it to ``repo_id`` in one commit; returns the commit's address.
 
-    ``SHA256SUMS`` goes with it and says which files are ours: the next call removes those of them that the folder no longer
-    has, and nothing else. The token is the Hub client's own (``HF_TOKEN`` or its login) and is never printed. What fails
-    before the commit leaves the repository's content as it was, and the call can be repeated.
+    ``SHA256SUMS`` goes with it and says which files are ours: the next call removes those of them that the folder no
+    longer has, and nothing else. The token is the Hub client's own (``HF_TOKEN`` or its login) and is never printed.
+    What fails before the commit leaves the repository's content as it was, and the call can be repeated.
 
     Args:
         public: Create the repository for everybody to see, or go on with one that already is.

@@ -1,4 +1,5 @@
-"""From a trained folder to the released one: fp16 in the files, fp32 in every client, figures of exactly these weights."""
+"""From a trained folder to the released one: fp16 in the files, fp32 in every client, figures of exactly these
+weights."""
 
 import json
 import shutil
@@ -32,7 +33,8 @@ def release(trained: Path, results: Path, output: Path, repo_id: str) -> None:
         repo_id: ``org/name`` that the card's examples show.
 
     Raises:
-        FolderError: A folder that is not whole, results of other weights, a door that does not open; with the file named.
+        FolderError: A folder that is not whole, results of other weights, a door that does not open; with the file
+            named.
         WriteError: The disk refuses. An old release stays as it was until the new one is checked.
     """
     with written_whole(output) as folder:

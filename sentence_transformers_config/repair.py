@@ -16,9 +16,9 @@ from .folder import FolderError, read_json, write_layout
 def repair(folder: str | Path, original: str | Path) -> bool:
     """Rewrite ``folder`` as a whole FinMatryoshka folder; returns whether its heads fit its vectors.
 
-    Backbone, projection and tokenizer are the folder's own where it has them, trained or not; code, heads and all else come
-    from ``original``, the folder or Hub id that it was loaded from. Heads that were fitted to the original's vectors stay
-    marked as such where the folder's are others.
+    Backbone, projection and tokenizer are the folder's own where it has them, trained or not; code, heads and all else
+    come from ``original``, the folder or Hub id that it was loaded from. Heads that were fitted to the original's
+    vectors stay marked as such where the folder's are others.
 
     Raises:
         FolderError: A folder that has no weights, or those of another backbone.

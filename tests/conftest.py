@@ -143,7 +143,8 @@ def trained_folders(train_flags, tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def open_doors():
-    """Open a folder or Hub id through every door outside the project, without a word on stderr: what open_folder.py prints."""
+    """Open a folder or Hub id through every door outside the project, without a word on stderr: what open_folder.py
+    prints."""
 
     def opened(
         folder, texts: list[str], cwd, revision: str | None = None, quiet: bool = True, **variables: str

@@ -1,7 +1,7 @@
 """A small Hub on loopback: the endpoints that the real huggingface_hub client uses to publish and to download.
 
-Repositories live in memory as commits of whole trees. ``fail`` makes the next requests whose path contains a key answer with
-a status, so that interrupted uploads and busy servers can be tested.
+Repositories live in memory as commits of whole trees. ``fail`` makes the next requests whose path contains a key answer
+with a status, so that interrupted uploads and busy servers can be tested.
 """
 
 import base64

@@ -1,4 +1,5 @@
-"""Questions to pages: the right one first, filters before ranking, the approximate search beside the exact, duplicates."""
+"""Questions to pages: the right one first, filters before ranking, the approximate search beside the exact,
+duplicates."""
 
 import json
 from argparse import Namespace
@@ -64,7 +65,8 @@ def found_among(corpus: CorpusSearch, examples, top: int, filtered: bool = False
 
 
 def test_the_untrained_encoder_finds_the_company_and_with_a_filter_the_page(packaged, questions):
-    """The sample's neighbouring years differ in figures only: without training the right page is among three, not first."""
+    """The sample's neighbouring years differ in figures only: without training the right page is among three, not
+    first."""
     assert found_among(packaged, questions, 3) >= 0.95
     assert found_among(packaged, questions, 1, filtered=True) >= 0.9
 

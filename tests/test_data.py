@@ -11,7 +11,7 @@ from finmatryoshka.data.finqa import execute_program, page_text
 from finmatryoshka.data.loading import load_source, parse_records
 from finmatryoshka.data.sample import generate_finqa
 from finmatryoshka.data.schema import DataError
-from finmatryoshka.data.splits import load_data
+from finmatryoshka.data.splits import half_of, load_data
 
 
 def test_sample_programs_give_the_answers_and_gold_rows_exist():
@@ -117,6 +117,40 @@ def test_separation_sees_part_of_a_page():
     words = page[0].page.text.split()
     assert decontamination.leaks("Something else first. " + " ".join(words[10:40]))
     assert not decontamination.leaks("nothing of the kind is written here and nothing at all is shared with that page")
+
+
+def test_a_page_stays_out_by_the_share_of_its_runs_not_by_one_shared_sentence():
+    boilerplate = "forward looking statements involve risks and uncertainties that could cause results to differ materially from ours"
+    own = " ".join(f"word{i}" for i in range(100))
+    (example,) = parse_records([{"question": "q?", "evidence": [boilerplate + " and 1,200 more"]}], "x").examples
+    decontamination = Decontamination.of([example])
+    assert 0 < decontamination.shared(f"{own} {boilerplate}") < 0.2 and not decontamination.leaks(
+        f"{own} {boilerplate}"
+    )
+    assert decontamination.leaks(f"{boilerplate} word0 word1") and decontamination.leaks(f"{boilerplate} and 1200 more")
+    assert decontamination.shared("too short") == 0.0 == Decontamination.of([]).shared(boilerplate)
+
+
+def test_what_is_kept_apart_is_computed_once(finqa_files):
+    data = load_data([finqa_files["train"]], [finqa_files["eval"]])
+    assert data.decontamination is data.decontamination
+
+
+def test_sources_that_share_an_id_keep_both_pages(tmp_path, finqa_files):
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.jsonl").write_text(
+            json.dumps({"text": f"the {name} page", "document": "annual_report.pdf"})
+        )
+    corpus = [str(tmp_path / f"{name}.jsonl") for name in ("first", "second")]
+    pages = {
+        page.text: page.page_id for page in load_data([finqa_files["train"]], [finqa_files["eval"]], corpus).corpus
+    }
+    assert pages["the first page"] == "annual_report.pdf" != pages["the second page"]
+
+
+def test_the_halves_of_an_evaluation_set_stay_what_they_are():
+    expected = {"a": "choosing", "b": "choosing", "t1": "choosing", "x": "reported", "V/2008/page_17.pdf": "choosing"}
+    assert {page_id: half_of(page_id) for page_id in expected} == expected
 
 
 def test_local_files_without_eval_data_hold_out_whole_companies(finqa_files):

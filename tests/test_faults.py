@@ -1,4 +1,5 @@
-"""Faults while writing: a full disk, a read-only place, a kill, two writers; the old folder survives and one line says so."""
+"""Faults while writing: a full disk, a read-only place, a kill, two writers; the old folder survives and one line says
+so."""
 
 import errno
 import os
@@ -26,7 +27,12 @@ def _names(target: Path) -> list[str]:
 
 
 def _run(code: str, *arguments) -> subprocess.CompletedProcess:
-    start = "import os, signal, sys\nfrom pathlib import Path\nfrom finmatryoshka.data import files\n"
+    """A process of its own that has data/files.py as ``files``, by its path: the package would bring torch."""
+    start = (
+        "import importlib.util, os, signal, sys\n"
+        f"spec = importlib.util.spec_from_file_location('files', {files.__file__!r})\n"
+        "files = importlib.util.module_from_spec(spec)\nspec.loader.exec_module(files)\n"
+    )
     return subprocess.run([sys.executable, "-c", start + code, *map(str, arguments)], capture_output=True, text=True)
 
 
@@ -81,7 +87,7 @@ def test_a_read_only_place_is_said_before_the_work(tmp_path, monkeypatch):
 def test_a_bug_while_writing_keeps_its_traceback(target):
     with pytest.raises(ZeroDivisionError):
         with written_whole(target):
-            1 / 0
+            raise ZeroDivisionError
     with pytest.raises(FileNotFoundError):
         with written_whole(target):
             open(target / "none")

@@ -13,7 +13,7 @@ from finmatryoshka.data.hub import CONVERTED, HubSource
 from finmatryoshka.data.sample import generate_finqa
 from finmatryoshka.data.schema import DataError
 
-from conftest import ROOT
+from conftest import DIMS, ROOT
 
 LOAD = """
 import json, sys
@@ -29,7 +29,8 @@ for name in sys.argv[2:]:
 
 
 def parquet(records: list[dict], path) -> bytes:
-    """As the Hub converted dreamerdeo/finqa: no exe_ans, no program; ``answers`` in place of ``answer`` in some copies."""
+    """As the Hub converted dreamerdeo/finqa: no exe_ans, no program; ``answers`` in place of ``answer`` in some
+    copies."""
     rows = [
         {key: record[key] for key in ("id", "pre_text", "post_text", "table")}
         | {"question": record["qa"]["question"], "answers": str(record["qa"]["answer"])}
@@ -97,7 +98,8 @@ def test_datasets_of_the_hub_by_name_configuration_revision_and_split(ask):
 
 
 def test_the_default_command_trains_on_the_converted_branch(ask, tiny_backbones, tmp_path):
-    done = ask(str(ROOT / "train_st.py"), "--backbone", tiny_backbones["bert"], "--max_steps", "2", "--output_dir", str(tmp_path / "out"))  # fmt: skip
+    flags = ["--backbone", tiny_backbones["bert"], "--matryoshka_dims", *map(str, DIMS), "--max_steps", "2"]
+    done = ask(str(ROOT / "train_st.py"), *flags, "--output_dir", str(tmp_path / "out"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "out" / "heads.safetensors").is_file()
     record = json.loads((tmp_path / "out" / "training.json").read_text())

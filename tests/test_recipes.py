@@ -162,3 +162,10 @@ def test_nomic_recipe_on_a_tiny_nomic(tiny_backbones, finqa_files, tmp_path):
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     assert config["max_seq_length"] == 160 and config["original_max_position_embeddings"] == 128
     assert config["prompts"]["query"] == "search_query: "
+
+
+def test_data_names_another_folder_in_a_recipe(tmp_path, monkeypatch):
+    (tmp_path / "r.yaml").write_text("data: [$DATA/finqa/train.json]\nnumeric_weight: 2\n")
+    assert read_stages([str(tmp_path / "r.yaml")])[0].data.data == ["../shared/data/finqa/train.json"]
+    monkeypatch.setenv("DATA", "elsewhere")
+    assert read_stages([str(tmp_path / "r.yaml")])[0].data.data == ["elsewhere/finqa/train.json"]

@@ -1,4 +1,5 @@
-"""The released folder: fp16 in the files and fp32 in every client, figures of exactly its weights, whole or not at all."""
+"""The released folder: fp16 in the files and fp32 in every client, figures of exactly its weights, whole or not at
+all."""
 
 import json
 import os

@@ -1,4 +1,5 @@
-"""Saved by whoever and however, a folder opens every door again, or says what is stale; a warm start keeps what was trained."""
+"""Saved by whoever and however, a folder opens every door again, or says what is stale; a warm start keeps what was
+trained."""
 
 import json
 import os
@@ -30,7 +31,8 @@ def _open(folder: Path) -> FinMatryoshkaModel:
 
 
 def _train_outside(folder: Path, target: Path) -> np.ndarray:
-    """As sentence-transformers' own trainer does: backbone and Dense layer learn, the heads and the model's projection do not."""
+    """As sentence-transformers' own trainer does: backbone and Dense layer learn, the heads and the model's projection
+    do not."""
     model = SentenceTransformer(str(folder), trust_remote_code=True)
     with torch.no_grad():
         model[2].linear.weight.add_(0.05)

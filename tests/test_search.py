@@ -1,4 +1,5 @@
-"""training/search.py: resume after a kill, sharing, pruning, failing trials, memory, and parameters that give their score again."""
+"""training/search.py: resume after a kill, sharing, pruning, failing trials, memory, and parameters that give their
+score again."""
 
 import csv
 import os

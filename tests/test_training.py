@@ -1,4 +1,5 @@
-"""train_st.py as a user runs it: it learns, resumes bit for bit, runs on two processes, and refuses bad input in one line."""
+"""train_st.py as a user runs it: it learns, resumes bit for bit, runs on two processes, and refuses bad input in one
+line."""
 
 import json
 import os
@@ -85,7 +86,8 @@ def test_killed_run_resumes_to_the_same_bits(train_flags, tmp_path):
 
 
 def test_best_step_comes_back_with_its_heads(train_flags, tmp_path):
-    """Training lowers the loss, and here the highest counts as best: the first checkpoint wins, and the final heads are its heads."""
+    """Training lowers the loss, and here the highest counts as best: the first checkpoint wins, and the final heads are
+    its heads."""
     flags = train_flags(
         output_dir=tmp_path / "best", max_steps=6, learning_rate=3e-3, numeric_learning_rate=3e-3, save_strategy="steps", save_steps=2,
         eval_strategy="steps", eval_steps=2, load_best_model_at_end=True, metric_for_best_model="loss", greater_is_better=True,
@@ -245,6 +247,7 @@ BAD = [
     ({"precision": "fp16"}, "fp16 needs a GPU"),
     ({"precision": "fp8"}, "--precision fp8"),
     ({"projection_init": "noise"}, "'pca' or 'identity'"),
+    ({"teacher": "{tmp}/nowhere"}, "nowhere: name a folder or Hub id of a SentenceTransformer"),
     ({"operation": "average", "folders": ["{tmp}/nowhere", "minilm"]}, "nowhere: no such folder"),
     (
         {"operation": "average", "folders": ["minilm", "minilm"]},

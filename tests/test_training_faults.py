@@ -1,4 +1,5 @@
-"""What a full disk, a second training and the remains of a dead one do to a run: one line each, and nothing learned is lost."""
+"""What a full disk, a second training and the remains of a dead one do to a run: one line each, and nothing learned is
+lost."""
 
 import errno
 import resource

@@ -19,7 +19,8 @@ def check_trained_folder(folder: str, dims: list[int]) -> None:
 
 
 def folder_weights(folder: str, like: FinMatryoshkaModel) -> dict[str, torch.Tensor]:
-    """The weights of a trained folder by the names of ``like``. Raises `BackboneError` where they are of another backbone."""
+    """The weights of a trained folder by the names of ``like``. Raises `BackboneError` where they are of another
+    backbone."""
     weights = load_finmatryoshka(folder, list(like.matryoshka_dims), like.config.max_seq_length).state_dict()
     if _shapes(weights) != _shapes(like.state_dict()):
         raise BackboneError(
@@ -29,7 +30,8 @@ def folder_weights(folder: str, like: FinMatryoshkaModel) -> dict[str, torch.Ten
 
 
 def encoder_weights(backbone: str, like: FinMatryoshkaModel) -> dict[str, torch.Tensor]:
-    """The encoder's weights of an untouched backbone, its positions extended as those of ``like``, by the names of ``like``.
+    """The encoder's weights of an untouched backbone, its positions extended as those of ``like``, by the names of
+    ``like``.
 
     Projection and numeric heads are not among them: an untouched backbone has none that is worth keeping.
     Raises `BackboneError` where it is another architecture.
@@ -54,8 +56,8 @@ def _shapes(weights: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
 def average_weights(model: FinMatryoshkaModel, others: list[dict[str, torch.Tensor]], share: float) -> None:
     """(1 − ``share``) × ``model`` + ``share`` × the mean of ``others``, into ``model``.
 
-    With its start it is WiSE-FT (Wortsman et al. 2022a), with other seeds' weights a model soup (Wortsman et al. 2022b). A
-    tensor that ``others`` do not name stays as it is.
+    With its start it is WiSE-FT (Wortsman et al. 2022a), with other seeds' weights a model soup (Wortsman et al.
+    2022b). A tensor that ``others`` do not name stays as it is.
     """
     own = model.state_dict()
     for name in others[0]:

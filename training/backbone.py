@@ -1,7 +1,7 @@
 """From a backbone (Hub id or folder) to the SentenceTransformer that is trained.
 
-It is made of sentence-transformers' own modules around a FinMatryoshkaModel: Transformer, Pooling, Dense, Normalize. The
-Dense layer *is* the model's projection, one matrix under two names.
+It is made of sentence-transformers' own modules around a FinMatryoshkaModel: Transformer, Pooling, Dense, Normalize.
+The Dense layer *is* the model's projection, one matrix under two names.
 """
 
 import os
@@ -116,9 +116,11 @@ def load_finmatryoshka(
 
 
 def trained_projection(backbone: str, config: AutoConfig) -> torch.Tensor | None:
-    """(d_max, hidden): the matrix that a FinMatryoshka folder's vectors come from; None for a backbone that never had one.
+    """(d_max, hidden): the matrix that a FinMatryoshka folder's vectors come from; None for a backbone that never had
+    one.
 
-    sentence-transformers' Dense layer says it last: whoever trains or saves without the custom model leaves the heads' file behind.
+    sentence-transformers' Dense layer says it last: whoever trains or saves without the custom model leaves the heads'
+    file behind.
     """
     if not hasattr(config, "matryoshka_dims"):
         return None
@@ -164,9 +166,11 @@ def _set_dropout(model: FinMatryoshkaModel, dropout: float) -> None:
 
 
 def extend_positions(model: FinMatryoshkaModel, length: int) -> None:
-    """Let ``model`` read ``length`` tokens where its backbone has fewer positions (`extend_encoder`); its config then says so."""
+    """Let ``model`` read ``length`` tokens where its backbone has fewer positions (`extend_encoder`); its config then
+    says so."""
     encoder, changes = extend_encoder(model.backbone, model.config, length)
-    setattr(model, model.base_model_prefix, encoder)
+    if encoder is not model.backbone:  # made anew
+        setattr(model, model.base_model_prefix, encoder)
     for name, value in changes.items():
         setattr(model.config, name, value)
 
@@ -223,8 +227,8 @@ def start_projection(sentence_model: SentenceTransformer, texts: list[str], how:
     """Set the projection to where the base model already is; never noise.
 
     ``"identity"`` takes the leading coordinates, so that the start scores exactly what the truncated base scores;
-    ``"pca"`` takes the leading directions of the base's own unit vectors of ``texts`` (uncentred, so cosines are kept as
-    well as that many directions can).
+    ``"pca"`` takes the leading directions of the base's own unit vectors of ``texts`` (uncentred, so cosines are kept
+    as well as that many directions can).
     """
     model = sentence_model[0].auto_model
     if how == "identity":

@@ -106,13 +106,14 @@ class PageCollator(SentenceTransformerDataCollator):
     """Tokenises a batch of rows and tells the loss which page answers which question.
 
     A row has one list of questions (the first column), then one text a column (page, mined negative); with labels, the
-    last column is the list of the questions' numeric texts, of which those without a number are left out. The texts of
-    a column are sorted by length, so that they can be forwarded in chunks that are padded to their own longest only.
+    last column is the list of the questions' numeric texts. Those without a number are left out; where none has one,
+    the shortest stands in, so that every process uses every parameter. The texts of a column are sorted by length, so
+    that they can be forwarded in chunks that are padded to their own longest only.
 
     Beside what sentence-transformers' collator gives, the first column has ``target`` (Q,), the place of each
-    question's page in the second column, and ``right`` (Q, R), the numbers of all pages that answer it; the text columns
-    have ``number`` (B,), the numbers of their pages; all have ``chunks``, a list of (begin, end, tokens); with a
-    teacher, the ranked ones have ``teacher`` (n, D), its vectors.
+    question's page in the second column, and ``right`` (Q, R), the numbers of all pages that answer it; the text
+    columns have ``number`` (B,), the numbers of their pages; all have ``chunks``, a list of (begin, end, tokens); with
+    a teacher, the ranked ones have ``teacher`` (n, D), its vectors.
 
     Args:
         right_pages: By question, the ids of all pages that answer it (`right_pages`).
@@ -145,7 +146,7 @@ class PageCollator(SentenceTransformerDataCollator):
             self._add_pages(batch, name, features, f"{name}_id")
         if numeric:
             pairs = [pair for row in features for pair in zip(row[numeric], row[label])]
-            pairs = [(text, z) for text, z in pairs if z == z] or pairs[:1]
+            pairs = [(text, z) for text, z in pairs if z == z] or [min(pairs, key=lambda pair: len(pair[0]))]
             order = self._add(batch, numeric, [text for text, _ in pairs])
             batch["label"] = torch.tensor([pairs[i][1] for i in order], dtype=torch.float32)
         return batch
@@ -165,7 +166,7 @@ class PageCollator(SentenceTransformerDataCollator):
         return order.tolist()
 
     def _kept(self, tokens: dict[str, torch.Tensor], texts: list[str]) -> torch.Tensor:
-        """(n, T): what a step reads of its pages; the ends always. The batch alone decides, so that a run can be resumed."""
+        """(n, T): what a step reads of its pages; the ends always. The batch alone decides, so runs can be resumed."""
         ids, attended = tokens["input_ids"], tokens["attention_mask"].bool()
         generator = torch.Generator().manual_seed(page_number("\n".join(texts)) % 2**63)
         kept = torch.rand(ids.shape, generator=generator) < self.keep_tokens

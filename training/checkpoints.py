@@ -1,7 +1,8 @@
-"""OUTPUT.run, what a run keeps beside its output until that is whole: a lock, finished stages, the trainer's checkpoints.
+"""OUTPUT.run, what a run keeps beside its output until that is whole: a lock, finished stages, the trainer's
+checkpoints.
 
-Training itself is `sentence_transformers.SentenceTransformerTrainer` as it stands: the numeric heads are the model's, so
-every checkpoint holds them, a resumed run goes on with them and ``load_best_model_at_end`` brings them back.
+Training itself is `sentence_transformers.SentenceTransformerTrainer` as it stands: the numeric heads are the model's,
+so every checkpoint holds them, a resumed run goes on with them and ``load_best_model_at_end`` brings them back.
 """
 
 import errno
@@ -27,8 +28,8 @@ class StorageError(RuntimeError):
 class RunFolder:
     """OUTPUT.run of a run of so many stages.
 
-    Of one stage it holds the checkpoints; of several, ``stage-1``, ``stage-2``, ... as they are finished, and each one's
-    checkpoints in ``stage-1.checkpoints``, ...
+    Of one stage it holds the checkpoints; of several, ``stage-1``, ``stage-2``, ... as they are finished, and each
+    one's checkpoints in ``stage-1.checkpoints``, ...
     """
 
     def __init__(self, output: str, stages: int):
@@ -49,16 +50,18 @@ class RunFolder:
 
     @contextmanager
     def held(self, resume: bool | str | None, replace: bool, keep: bool) -> Iterator[None]:
-        """Hold the folder for this process; it goes when the block ends, unless a run that failed can be resumed from it.
+        """Hold the folder for this process; it goes when the block ends, unless a run that failed can be resumed from
+        it.
 
         Args:
-            resume: True: go on from what a dead run left there, which has to be something. A checkpoint's path: leave all as it is.
+            resume: True: go on from what a dead run left there, which has to be something. A checkpoint's path: leave
+                all as it is.
             replace: What a dead run left there may go.
             keep: Keep it after a run that ended well, too.
 
         Raises:
-            ArgumentError: held by a living process, not writable, or with the remains of a dead one that neither may stay
-                nor go.
+            ArgumentError: held by a living process, not writable, or with the remains of a dead one that neither may
+                stay nor go.
         """
         lock = FileLock(self.path / LOCK)
         try:

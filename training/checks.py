@@ -19,7 +19,8 @@ def _share(value: float) -> bool:
     return 0 <= value <= 1
 
 
-# By argument: what its value must satisfy (a NaN satisfies nothing), and how that is said. None is the argument's own default.
+# By argument: what its value must satisfy (a NaN satisfies nothing), and how that is said. None is the argument's own
+# default.
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_seq_length": (_from(8), "at least 8 tokens"),
     "backbone_dropout": (lambda v: 0 <= v < 1, "from 0 to below 1"),

@@ -21,7 +21,7 @@ def concept_rows(file: str, count: str | int, seed: int) -> Dataset:
     gives as many pairs as the others, its names drawn at random.
 
     Args:
-        file: CSV with columns ``words``, ``display_name``, ``concept`` and ``ambiguous`` (1: stands for several concepts).
+        file: CSV with columns ``words``, ``display_name``, ``concept`` and ``ambiguous`` (1: several concepts).
 
     Raises:
         DataError: the file cannot be read, ``count`` is no positive number, or no concept has two names.

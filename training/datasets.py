@@ -65,7 +65,9 @@ def training_rows(
     return Dataset.from_list(rows)
 
 
-def fact_rows(pairs: list[Example | SyntheticPair], scaler: SignedLogScaler, questions_per_page: int = 1) -> Dataset:
+def fact_rows(
+    pairs: list[Example | SyntheticPair], scaler: SignedLogScaler | None, questions_per_page: int = 1
+) -> Dataset:
     """A row for each evidence text (``fact``) with its questions and their numbers, otherwise as `training_rows`."""
     by_fact = defaultdict(list)
     for pair in pairs:
@@ -94,7 +96,7 @@ def numeric_columns(pairs: list[Example | SyntheticPair], scaler: SignedLogScale
 
 
 def _grouped(pairs: list, questions_per_page: int, page_words: int | None) -> Iterator[list]:
-    """Pairs of one page side by side, at most ``questions_per_page`` of them, pages in the order of their first pair."""
+    """Pairs of one page side by side, at most ``questions_per_page`` of them, pages in order of their first pair."""
     by_page = defaultdict(list)
     for pair in pairs:
         by_page[pair.page.page_id].append(pair)
@@ -110,7 +112,7 @@ def _parts(group: list, size: int) -> list[list]:
 
 
 def evidence_start(pair: Example | SyntheticPair) -> int:
-    """The character of its page where a pair's evidence stands: its first gold sentence, else the table, else the start."""
+    """The character of its page where a pair's evidence stands: its first gold sentence, else the table, else 0."""
     if isinstance(pair, SyntheticPair):
         return pair.evidence_start
     texts = [pair.facts[name] for name in pair.gold if name.startswith("text_")]
@@ -147,7 +149,7 @@ def synthesized(
 
 
 def training_datasets(
-    data: FinancialData, data_args: DataArguments, scaler: SignedLogScaler, seed: int, model: SentenceTransformer
+    data: FinancialData, data_args: DataArguments, scaler: SignedLogScaler | None, seed: int, model: SentenceTransformer
 ) -> dict[str, Dataset]:
     """The labelled pages and whatever else the arguments ask for, by name; their order means nothing.
 

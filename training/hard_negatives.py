@@ -15,8 +15,8 @@ LAST_RANK = 100
 def mined_negatives(model: SentenceTransformer, pairs: list, batch_size: int = 8) -> dict[tuple[str, str], Page]:
     """The best-ranked wrong page of each pair, by (question, page id).
 
-    A page counts as wrong where no pair joins it with the question and its similarity is below 95% of the right page's. A
-    pair without such a page among the first 100 is left out.
+    A page counts as wrong where no pair joins it with the question and its similarity is below 95% of the right page's.
+    A pair without such a page among the first 100 is left out.
 
     Args:
         model: What ranks the pages, all those of ``pairs``.
@@ -30,7 +30,8 @@ def mined_negatives(model: SentenceTransformer, pairs: list, batch_size: int = 8
     distinct = dict.fromkeys((pair.question, pair.page.text) for pair in pairs)
     questions, texts = zip(*distinct)
     mined = mine_hard_negatives(
-        Dataset.from_dict({"question": questions, "page": texts}), model, range_max=min(LAST_RANK, len(pages)), num_negatives=1,
+        Dataset.from_dict({"question": questions, "page": texts}), model,
+        range_max=min(LAST_RANK, len(pages)), num_negatives=1,
         relative_margin=RELATIVE_MARGIN, output_format="n-tuple", batch_size=batch_size, verbose=False,
     )  # fmt: skip
     if len(mined) == 0:

@@ -1,4 +1,4 @@
-"""The training loss: each question ranks the batch's pages, at every Matryoshka dimension, beside a numeric Huber loss."""
+"""The training loss: each question ranks the batch's pages at every Matryoshka dimension; numbers by a Huber loss."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -40,7 +40,7 @@ class Answers(NamedTuple):
     """Which of a batch's C pages (mined negatives included) answer its Q questions.
 
     ``target`` (Q,) is the place of each question's own page, ``right`` (Q, R) the numbers of all that answer it and
-    ``numbers`` (C,) those of the batch's pages; ``teacher`` are a teacher's vectors of questions (Q, D) and pages (C, D).
+    ``numbers`` (C,) those of the batch's pages; ``teacher`` are a teacher's vectors of both, (Q, D) and (C, D).
     """
 
     target: Tensor
@@ -194,7 +194,7 @@ class FinMatryoshkaLoss(nn.Module):
     Args:
         model: A SentenceTransformer whose transformer is a FinMatryoshkaModel.
         temperature: Similarities are divided by it before the softmax.
-        numeric_weight: Weight of the numeric loss; 0 still reports it but trains nothing through it.
+        numeric_weight: Weight of the numeric loss; 0 still reports it (a run leaves its column out) but trains nothing through it.
         matryoshka_weights: One weight per dimension, largest dimension first; all 1 by default.
         mini_batch_size: With it, GradCache: batches of any size in the memory of so many texts.
         gather_across_devices: Use the other processes' pages as negatives too.

@@ -73,7 +73,8 @@ def make_trainer(
 ) -> SentenceTransformerTrainer:  # fmt: skip
     """The trainer of a stage: its columns with their prompts, its loss, its batches."""
     args, config = stage.training, model[0].auto_model.config
-    scaler = scaler_of(model)
+    # weight 0 trains nothing through the numeric texts, so that they need no encoding
+    scaler = scaler_of(model) if args.numeric_weight else None
     prompts = {name: config.prompts[kind] for name, kind in COLUMN_PROMPTS.items() if config.prompts[kind]}
     # what is published is the finished folder, not a checkpoint
     args = _changed(args, {"output_dir": str(checkpoints), "prompts": prompts or None, "push_to_hub": False})
@@ -106,7 +107,8 @@ def _changed(args: FinTrainingArguments, changes: dict) -> FinTrainingArguments:
 
 
 def average(stage: Stage, folders: Sequence[str]) -> SentenceTransformer:
-    """The mean of trained ``folders`` (a model soup), and of that the stage's share of the untouched backbone (WiSE-FT)."""
+    """The mean of trained ``folders`` (a model soup), and of that the stage's share of the untouched backbone
+    (WiSE-FT)."""
     model = open_trained(stage.model, folders[0])
     others = [folder_weights(folder, model[0].auto_model) for folder in folders[1:]]
     if others:
@@ -132,7 +134,8 @@ def refit(stage: Stage, data: FinancialData, start: str) -> SentenceTransformer:
 
 
 def build_model(stage: Stage, data: FinancialData, start: str) -> SentenceTransformer:
-    """The SentenceTransformer to train; of an untouched backbone, projection and numeric scale are fitted on the training side."""
+    """The SentenceTransformer to train; of an untouched backbone, projection and numeric scale are fitted on the
+    training side."""
     model_args, model = stage.model, _load(stage.model, start)
     core = model[0].auto_model
     fresh = (core.config.numeric_mean, core.config.numeric_std) == (0.0, 1.0)

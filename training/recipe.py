@@ -1,5 +1,6 @@
 """From a recipe file (YAML or JSON) and flags to the stages of a run, each an operation with its arguments."""
 
+import os
 import dataclasses
 import difflib
 import json
@@ -7,6 +8,7 @@ from argparse import SUPPRESS, Action, ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import yaml
@@ -34,6 +36,8 @@ RETIRED = {
     "refit_projection": "add a stage `operation: refit`",
     "refit_heads": "add a stage `operation: refit`",
 }
+# Where the recipes look for the files that $DATA names.
+DATA = "../shared/data"
 _NOT_GIVEN = object()
 
 
@@ -57,7 +61,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a file and the flags behind it say: ``shared`` values, and each stage's ``own``, of which flags are taken out."""
+    """What a file and the flags behind it say: ``shared`` values, and each stage's ``own``, of which flags are taken
+    out."""
 
     name: str
     shared: dict[str, Any]
@@ -91,7 +96,8 @@ class Recipe:
         return cls(name, shared | flags, own)
 
     def stages(self, **changes: Any) -> list[Stage]:
-        """The stages in their order; ``changes`` override everything. Raises `ArgumentError` for values that cannot be."""
+        """The stages in their order; ``changes`` override everything. Raises `ArgumentError` for values that cannot
+        be."""
         return [_stage(self.shared | own | changes) for own in self.own]
 
     def only_stage(self, **changes: Any) -> Stage:
@@ -126,8 +132,10 @@ def _read_flags(parser: _Parser, flags: Sequence[str]) -> dict[str, Any]:
 
 
 def _read_mapping(path: str) -> dict[str, Any]:
+    """A recipe's values; ``$DATA`` in it is the folder that the environment variable of that name says, or ours."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Template(Path(path).read_text(encoding="utf-8")).safe_substitute(DATA=os.environ.get("DATA", DATA))
+        values = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise ArgumentError(f"{path}: cannot be read as a YAML or JSON mapping ({reason})") from None

@@ -19,7 +19,8 @@ _TRAINING = (
 
 
 def stage_record(stage: Stage, data: FinancialData, inputs: list[str]) -> dict:
-    """The record of a stage that went on from the folders ``inputs``: arguments, hashes, versions, machine, what was before.
+    """The record of a stage that went on from the folders ``inputs``: arguments, hashes, versions, machine, what was
+    before.
 
     ``trained_on`` are the hashes of the training sources; where the evaluation side was held out of these files,
     ``held_out`` is its share. ``previous`` is the record of the first input, ``averaged`` are those of all, by folder.

@@ -1,8 +1,8 @@
 """Refits what stands on the backbone when the backbone is done: the projection, then the numeric heads.
 
-Trained along with the encoder, both see a batch at a time and chase vectors that move. Here the backbone stands still, so that
-every text is encoded once (where the time goes), the projection sees all pages as each other's negatives, and the heads train
-until held-out pages (of the training side) stop getting better.
+Trained along with the encoder, both see a batch at a time and chase vectors that move. Here the backbone stands still,
+so that every text is encoded once (where the time goes), the projection sees all pages as each other's negatives, and
+the heads train until held-out pages (of the training side) stop getting better.
 """
 
 from collections import Counter
@@ -24,13 +24,14 @@ def refit_projection(
 ) -> None:  # fmt: skip
     """Train the projection alone on pooled vectors, every page a negative of every other's questions.
 
-    Each prefix learns to rank the pages (cross-entropy) and to rank them as the full width did before (KL divergence), which
-    is what a short prefix forgets first.
+    Each prefix learns to rank the pages (cross-entropy) and to rank them as the full width did before (KL divergence),
+    which is what a short prefix forgets first.
 
     Args:
         sentence_model: From `as_sentence_transformer`.
-        seen, fresh: Objects with ``question`` and ``page`` (`Example`, `SyntheticPair`) that the backbone was trained on, and that
-            it was not. A fresh one weighs three times as much: where the backbone knows the pages, any projection ranks them well.
+        seen, fresh: Objects with ``question`` and ``page`` (`Example`, `SyntheticPair`) that the backbone was trained
+            on, and that it was not. A fresh one weighs three times as much: where the backbone knows the pages, any
+            projection ranks them well.
         temperature: Of both softmaxes.
         matryoshka_weights: One weight per dimension, largest dimension first; all 1 by default.
         steps, learning_rate: Of full-batch Adam with linear decay.
@@ -86,8 +87,8 @@ def refit_heads(
 
     Args:
         texts, z: Numeric texts and their answers in z units (finite), n of each.
-        groups: Page ids. Every page weighs the same, however many questions it has, and cross-validation over pages says
-            after how many epochs to stop.
+        groups: Page ids. Every page weighs the same, however many questions it has, and cross-validation over pages
+            says after how many epochs to stop.
         seed: Of initial weights, dropout and folds.
         delta: Huber's.
         epochs, learning_rate, weight_decay, dropout: Of full-batch AdamW; the most epochs.

@@ -73,7 +73,8 @@ def outside_folders(stages: list[Stage]) -> list[str]:
 def run_in_order(
     stages: list[Stage], data: FinancialData, folder: RunFolder, command: str | None
 ) -> SentenceTransformer | None:
-    """Run every stage that is not finished yet and write what each leaves; the last one's model (None beside the main process)."""
+    """Run every stage that is not finished yet and write what each leaves; the last one's model (None beside the main
+    process)."""
     resume, main = stages[-1].training.resume_from_checkpoint, stages[-1].training.process_index == 0
     previous, model = None, None
     for number, stage in enumerate(stages, 1):
@@ -110,7 +111,8 @@ def checkpoint_of(resume: str | bool | None, folder: RunFolder, number: int) -> 
 
 
 def is_finished(folder: str, record: dict) -> bool:
-    """Whether a stage left its folder in an earlier try of the same run. Raises `ArgumentError` where it was another run."""
+    """Whether a stage left its folder in an earlier try of the same run. Raises `ArgumentError` where it was another
+    run."""
     earlier = read_record(folder)
     for part in ("operation", "model", "data", "training", "sources_sha256") if earlier else ():
         if earlier[part] != record[part]:

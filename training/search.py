@@ -2,10 +2,11 @@
 
     python train_st.py search recipes/search.yaml --trials 8 --output finmatryoshka-search
 
-Beside the trainer's own ``hyperparameter_search``, so that a trial is exactly a training run (`operations.train`): what the
-search reports, a run with ``best_params.yaml`` reports again. Each of the asked-for trials is a numbered slot in the storage;
-processes take waiting slots, and one whose process died is marked failed and queued again by Optuna's retry callback. (Optuna's
-``MaxTrialsCallback`` lets every process finish the trial at hand, so that a shared study ends with more than it was asked for.)
+Beside the trainer's own ``hyperparameter_search``, so that a trial is exactly a training run (`operations.train`): what
+the search reports, a run with ``best_params.yaml`` reports again. Each of the asked-for trials is a numbered slot in
+the storage; processes take waiting slots, and one whose process died is marked failed and queued again by Optuna's
+retry callback. (Optuna's ``MaxTrialsCallback`` lets every process finish the trial at hand, so that a shared study ends
+with more than it was asked for.)
 """
 
 import argparse
@@ -117,7 +118,8 @@ class Search:
         return slots
 
     def _open(self, trials: list) -> bool:
-        """Whether a slot still waits for a result: none of its trials ended, by success, pruning or a recorded failure."""
+        """Whether a slot still waits for a result: none of its trials ended, by success, pruning or a recorded
+        failure."""
         return not any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) or "reason" in t.user_attrs for t in trials)
 
     def remaining(self) -> int:
@@ -147,7 +149,8 @@ class Search:
         if slot is None or rivals:  # two processes came for the last slot at once
             trial.set_user_attr("surplus", True)
             raise TrialFailure("another process took this slot")
-        # A seed per slot, not per process: whoever takes it, and however often the search was killed, proposes the same.
+        # A seed per slot, not per process: whoever takes it, and however often the search was killed, proposes the
+        # same.
         self.study.sampler = optuna.samplers.TPESampler(seed=self.seed + slot, constant_liar=True, n_startup_trials=5)
         tasks = evaluation_tasks(self.data)
 
@@ -248,7 +251,8 @@ def main(argv: list[str]) -> None:
     except (OSError, yaml.YAMLError) as error:
         raise SearchError(f"--space {arguments.space}: cannot be read ({str(error).splitlines()[0]})") from None
     check_space(space)
-    # oneDNN keeps compiled kernels of up to 1,024 shapes, and every trial brings new ones; read at the first matrix product.
+    # oneDNN keeps compiled kernels of up to 1,024 shapes, and every trial brings new ones; read at the first matrix
+    # product.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
     arguments.output.mkdir(parents=True, exist_ok=True)
     storage = arguments.storage or f"sqlite:///{(arguments.output / 'study.db').resolve()}"

@@ -43,7 +43,8 @@ def short(params: dict) -> str:
 def write_results(
     study: optuna.Study, recipe: Recipe, space: dict, examples: int, objective: str, output: Path
 ) -> dict:
-    """``best_params.yaml`` (taken by train_st.py as it is), ``trials.csv`` and Optuna's pictures; returns the best values.
+    """``best_params.yaml`` (taken by train_st.py as it is), ``trials.csv`` and Optuna's pictures; returns the best
+    values.
 
     Args:
         recipe, space, examples: What the trials were made of.

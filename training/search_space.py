@@ -60,6 +60,7 @@ def suggest(trial: optuna.Trial, space: dict) -> dict:
 
 
 def steps_of(values: dict, examples: int) -> int | None:
-    """The steps in which a trial with ``values`` sees ``examples`` pairs; None where its batches are the recipe's own."""
+    """The steps in which a trial with ``values`` sees ``examples`` pairs; None where its batches are the recipe's
+    own."""
     per_step = values.get("per_device_train_batch_size", 0) * values.get("gradient_accumulation_steps", 1)
     return max(1, round(examples / per_step)) if per_step else None

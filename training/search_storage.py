@@ -1,4 +1,5 @@
-"""Where a study is kept: Optuna's storage, shared by the processes that work on it and by those that go on after a kill."""
+"""Where a study is kept: Optuna's storage, shared by the processes that work on it and by those that go on after a
+kill."""
 
 import time
 

@@ -15,9 +15,10 @@ from torch import nn
 
 from ..data.encoders import encoder_folder
 from ..data.loading import load_source
+from ..data.positions import extend_encoder
 from ..eval.environment import describe_machine
 from ..eval.speed import autocast, compared, interleave, low_precision, memory_ratios, ratios, shares_of_peak
-from .backbone import as_sentence_transformer, extend_positions, load_finmatryoshka
+from .backbone import as_sentence_transformer, load_finmatryoshka
 from .losses import FinMatryoshkaLoss
 
 
@@ -87,12 +88,11 @@ def measure_training(
 
 def _stretch(model: SentenceTransformer, length: int) -> None:
     """Let a plain SentenceTransformer read ``length`` tokens, by the same interpolation as ours."""
-
-    class View:  # what extend_positions needs of a model
-        config, backbone = model[0].auto_model.config, model[0].auto_model
-
-    View.config.original_max_position_embeddings = None
-    extend_positions(View, length)
+    transformer = model[0]
+    encoder, changes = extend_encoder(transformer.model, transformer.model.config, length)
+    transformer.model = encoder
+    for name, value in changes.items():
+        setattr(encoder.config, name, value)
     model.max_seq_length = length
 
 

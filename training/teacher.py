@@ -39,7 +39,7 @@ class TeacherVectors:
 def teacher_vectors(
     folders: list[str], datasets: Iterable[Dataset], cache: Path, batch_size: int = 8
 ) -> TeacherVectors:
-    """What the encoders in ``folders`` make of every question and page of ``datasets``, computed once and kept in ``cache``.
+    """What the encoders in ``folders`` make of all questions and pages of ``datasets``, computed once, kept in `cache`.
 
     Args:
         folders: Folders or Hub ids of SentenceTransformers; they apply their own prompts and read their own length.

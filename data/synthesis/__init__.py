@@ -1,1 +1,2 @@
-"""Questions for pages that have none: wordings of labelled questions, filled from other pages' tables (docs/synthesis.md)."""
+"""Questions for pages that have none: wordings of labelled questions, filled from other pages' tables
+(docs/synthesis.md)."""

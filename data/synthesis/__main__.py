@@ -1,4 +1,5 @@
-"""Prints transplanted questions to be read: ``python -m finmatryoshka.data.synthesis --show 50 --data ... --pages ...``."""
+"""Prints transplanted questions to be read: ``python -m finmatryoshka.data.synthesis --show 50 --data ... --pages
+...``."""
 
 import argparse
 import logging

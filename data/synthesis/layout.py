@@ -79,7 +79,7 @@ def as_finqa_page(page: Page) -> ShapedPage | None:
         # Amounts are right-aligned: a row with fewer belongs under the last columns.
         table.append([_cell(name), *([""] * (width - 1 - len(cells))), *map(_cell, cells[: width - 1])])
         row_lines.append(line)
-    if not any(table[0]) and YEAR.search(" ".join(table[1])):
+    if not any(table[0]) and YEAR.search(lines[row_lines[1]]):
         del table[0], row_lines[0]  # the years stand in the first row itself
     before, after = finqa_tokens(" ".join(lines[:start])), finqa_tokens(" ".join(lines[end:]))
     shaped = Page(page.page_id, before + str(table) + after, page.company, page.year)

@@ -37,8 +37,9 @@ OPERATIONS: dict[str, Callable[[float, float], float]] = {
 @dataclass
 class Wording:
     """A question with slots: ``{row0}`` a line item, ``{total0}`` one named a total, ``{column0}`` a column,
-    ``{year0}`` the newest year of the table, ``{year1}`` the one before, ``{company0}`` the company; ``count`` questions
-    were worded so, and ``operation`` (a key of `OPERATIONS`) gives their answers, "" where it is not known."""
+    ``{year0}`` the newest year of the table, ``{year1}`` the one before, ``{company0}`` the company; ``count``
+    questions were worded so, and ``operation`` (a key of `OPERATIONS`) gives their answers, "" where it is not
+    known."""
 
     text: str
     count: int = 1
@@ -72,7 +73,8 @@ def figures(wording: Wording, named: dict[str, str], table: PageTable) -> list[f
 
 
 def places(wording: Wording, named: dict[str, str], table: PageTable) -> list[int | None]:
-    """Where the years and columns that a filled wording names stand in the table; its only column where it names none."""
+    """Where the years and columns that a filled wording names stand in the table; its only column where it names
+    none."""
     kinds = {slot: SLOT.fullmatch(slot)[1] for slot in wording.slots}
     found = [table.years.get(named[slot]) for slot in kinds if kinds[slot] == "year"]
     found += [table.columns.get(named[slot]) for slot in kinds if kinds[slot] == "column"]

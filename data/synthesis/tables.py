@@ -120,7 +120,8 @@ def read_table(page: Page) -> PageTable | None:
 
 
 def shape_filing(page: Page, raw: bool) -> PageTable | None:
-    """A filing page's table, the page in FinQA's shape or (``raw``) as its layout text; None without a table to ask about."""
+    """A filing page's table, the page in FinQA's shape or (``raw``) as its layout text; None without a table to ask
+    about."""
     shaped: ShapedPage | None = as_finqa_page(page)
     # Without an amount over 999, a currency or a percentage it is a list of contents.
     if shaped is None or not re.search(
@@ -152,10 +153,15 @@ def _read(read: PageTable, usual_years: list[str]) -> PageTable | None:
 
 
 def _heads_years(row: list[str], first: bool) -> bool:
-    """Whether a row heads columns of years: the ``first`` of a table with any, another without other figures."""
+    """Whether a row heads columns of years: the ``first`` of a table with any, another without other figures.
+
+    "2014" alone may be a dash (`DASH`) among figures.
+    """
     figures = [cell for cell in row[1:] if re.search(r"\d", cell)]
     years = [cell for cell in figures if YEAR.search(cell)]
-    return bool(years) and (first or years == figures)
+    if first:
+        return bool(years) and (set(years) != {DASH} or years == figures)
+    return years == figures and not set(years) <= {DASH}
 
 
 def _places(cells) -> dict[str, int | None]:

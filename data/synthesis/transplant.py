@@ -34,8 +34,9 @@ _UNIT = re.compile(r"\b(thousands|millions|billions|dollars|amount|balance|value
 
 @dataclass
 class SyntheticPair:
-    """A question and the page it was made for; ``evidence_start`` is where on the page its evidence starts (characters),
-    ``fact`` the table rows it asks about, ``number`` the answer in the page's unit (NaN: none is known)."""
+    """A question and the page it was made for; ``evidence_start`` is where on the page its evidence starts
+    (characters), ``fact`` the table rows it asks about, ``number`` the answer in the page's unit (NaN: none is
+    known)."""
 
     question: str
     page: Page
@@ -57,7 +58,8 @@ def transplanted_pairs(
     found_among: int = 10,
     raw_share: float = 0.5,
 ) -> list[SyntheticPair]:
-    """Up to ``count`` (question, page) pairs: wordings of ``examples`` filled from the tables of ``pages``, in random order.
+    """Up to ``count`` (question, page) pairs: wordings of ``examples`` filled from the tables of ``pages``, in random
+    order.
 
     A page with a table (FinQA, TAT-QA) is taken as it is; of the filing pages ``raw_share`` keep their layout text and
     the others take FinQA's shape. A question is kept when BM25 ranks its page among the first ``found_among`` of all.
