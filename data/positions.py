@@ -27,9 +27,9 @@ def extend_encoder(encoder: PreTrainedModel, config: PreTrainedConfig, length: i
     """``encoder`` able to read ``length`` tokens, and what its config then says (empty where it reads as many already).
 
     Absolute positions (BERT, MPNet) are interpolated linearly between the trained ones, except the first
-    `KEPT_POSITIONS`: texts that short stay as they were. (Position 0 is [CLS]'s and like no other; a first word half way towards it is
-    read as another [CLS], and all texts of one word become one vector.) Rotary ones (NomicBert) get transformers'
-    ``dynamic`` NTK scaling, which leaves texts of the old length as they were.
+    `KEPT_POSITIONS`: texts that short stay as they were. (Position 0 is [CLS]'s and like no other; a first word half
+    way towards it is read as another [CLS], and all texts of one word become one vector.) Rotary ones (NomicBert) get
+    transformers' ``dynamic`` NTK scaling, which leaves texts of the old length as they were.
 
     Args:
         encoder: Changed in place where it can be; the returned one takes its place.

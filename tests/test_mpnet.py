@@ -1,4 +1,4 @@
-"""MPNet as a backbone: joined from its packages, extended, trained with a masked attention, opened through every door."""
+"""MPNet as a backbone: joined from its packages, extended, trained with masked attention, open through every door."""
 
 import hashlib
 import zipfile
@@ -16,7 +16,7 @@ from finmatryoshka.modeling_finmatryoshka import FinMatryoshkaModel
 from finmatryoshka.training.backbone import load_finmatryoshka
 from finmatryoshka.training.mpnet_attention import set_attention
 
-from conftest import DIMS, SHAPE
+from conftest import DIMS, ROOT, SHAPE
 
 TEXTS = ["what was the net sales of alder foods in 2015?", "notes and loans outstanding , in thousands", "land " * 90]
 
@@ -40,8 +40,10 @@ def tiny_mpnet(tiny_tokenizer, tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def trained_mpnet(tiny_mpnet, train_flags, tmp_path_factory) -> str:
+    """What recipes/mpnet.yaml makes of it, in three steps and without the filings."""
     folder = str(tmp_path_factory.mktemp("trained_mpnet") / "model")
-    assert train_st.main(train_flags(tiny_mpnet, output_dir=folder, max_seq_length=160, skip_evaluation=True)) == 0
+    flags = train_flags(tiny_mpnet, output_dir=folder, max_seq_length=160, fresh_pairs=0, skip_evaluation=True)
+    assert train_st.main([str(ROOT / "recipes" / "mpnet.yaml"), *flags]) == 0
     return folder
 
 
@@ -63,7 +65,8 @@ def test_every_door_gives_the_same_vectors_without_a_word(trained_mpnet, open_do
 
 def test_training_moves_the_encoder_but_not_the_relative_bias(trained_mpnet, tiny_mpnet):
     before, after = (AutoModel.from_pretrained(folder).state_dict() for folder in (tiny_mpnet, trained_mpnet))
-    moved = {name for name in before if before[name].shape == after[name].shape and (before[name] != after[name]).any()}
+    same = {name for name in before if before[name].shape == after[name].shape}
+    moved = {name for name in same if not torch.allclose(before[name], after[name], atol=1e-6)}
     assert "encoder.layer.0.attention.attn.q.weight" in moved and "encoder.relative_attention_bias.weight" not in moved
 
 
@@ -104,7 +107,7 @@ def test_masked_attention_gives_what_eager_gives(tiny_mpnet, tokens, padded):
     set_attention(masked, "sdpa")
     wanted, got = attended(eager, tokens), attended(masked, tokens)
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
-    for model, hidden in ((eager, wanted), (masked, got)):
+    for hidden in (wanted, got):
         hidden.square().mean().backward()
     wanted, got = (model.encoder.layer[0].attention.attn.q.weight.grad for model in (eager, masked))
     torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-4)

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from finmatryoshka.data.encoders import packaged_minilm
 from finmatryoshka.data.loading import load_source, parse_records
 from finmatryoshka.data.sample import generate_finqa
 from finmatryoshka.data.schema import Example, Page
 from finmatryoshka.data.splits import load_data
-from finmatryoshka.data.encoders import packaged_minilm
 from finmatryoshka.data.synthesis import __main__ as command
 from finmatryoshka.data.synthesis.filter import Finder
 from finmatryoshka.data.synthesis.layout import as_finqa_page

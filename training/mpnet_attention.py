@@ -1,9 +1,9 @@
 """MPNet's attention while it trains: its relative bias as the mask of scaled-dot-product attention.
 
-transformers adds the bias in eager attention, which keeps (texts, heads, tokens, tokens) scores of every layer for the
-backward pass. Here bias and padding are one mask, made once a pass and shared by all layers; so the bias is not trained
-(its 32 × heads numbers stay the backbone's). Only the classes of a model in memory change: its weights and whatever it is
-saved to are transformers' own.
+transformers adds the bias in eager attention, which keeps (texts, heads, tokens, tokens) scores of every layer for
+the backward pass. Here bias and padding are one mask, made once a pass and shared by all layers; so the bias is not
+trained (its 32 × heads numbers stay the backbone's). Only the classes of a model in memory change: its weights and
+whatever it is saved to are transformers' own.
 """
 
 import torch
@@ -36,7 +36,7 @@ class MaskedEncoder(MPNetEncoder):
 
     @torch.no_grad()
     def _mask(self, hidden_states: Tensor, padding: Tensor | None) -> Tensor:
-        """(B or 1, heads, T, T): the bias plus ``padding`` (B, 1, T or 1, T), in the precision that scores are computed in."""
+        """(B or 1, heads, T, T): the bias plus ``padding`` (B, 1, T or 1, T), in the precision of the scores."""
         device = hidden_states.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_states.dtype
         bias = super().compute_position_bias(hidden_states[:1]).to(dtype)
