@@ -14,9 +14,10 @@ import os
 import shlex
 import sys
 
+from finmatryoshka.data.files import WriteError
 from finmatryoshka.data.schema import DataError
 from finmatryoshka.eval.retrieval import EvaluationError
-from finmatryoshka.sentence_transformers_config.publish import PublishError
+from finmatryoshka.sentence_transformers_config.folder import FolderError
 from finmatryoshka.training.arguments import ArgumentError
 from finmatryoshka.training.backbone import BackboneError
 from finmatryoshka.training.checkpoints import StorageError
@@ -27,7 +28,16 @@ from finmatryoshka.training.teacher import TeacherError
 
 # What a user made or can mend: one line. Anything else is ours and keeps its traceback. (SearchError is an
 # ArgumentError.)
-ERRORS = (ArgumentError, BackboneError, DataError, EvaluationError, PublishError, StorageError, TeacherError)
+ERRORS = (
+    ArgumentError,
+    BackboneError,
+    DataError,
+    EvaluationError,
+    FolderError,
+    StorageError,
+    TeacherError,
+    WriteError,
+)
 
 
 def main(argv: list[str] | None = None) -> int:

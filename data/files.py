@@ -65,31 +65,6 @@ def check_writable(path: str | os.PathLike) -> None:
         _beside(path, "partial").rmdir()
 
 
-@contextmanager
-def claimed(path: str | os.PathLike):
-    """Hold ``path`` for this process while the block runs; a second one is refused with a `WriteError` that names the
-    first."""
-    path = Path(path).resolve()
-    lock, mine = path.with_name(f".{path.name}.lock"), _beside(path, "lock")
-    with _one_line(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mine.write_text(str(os.getpid()))
-        try:
-            if lock.exists() and not _alive(int(lock.read_text() or 0)):
-                lock.unlink(missing_ok=True)
-            os.link(mine, lock)
-        except FileExistsError:
-            raise WriteError(
-                f"{path}: process {lock.read_text()} is writing there; wait for it or name another"
-            ) from None
-        finally:
-            mine.unlink()
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-
-
 def sweep(path: Path) -> None:
     """Remove what processes that are gone left beside ``path``; a folder that one moved away and did not replace comes
     back."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from finmatryoshka.data import files
-from finmatryoshka.data.files import WriteError, check_writable, claimed, replace_file, written_whole
+from finmatryoshka.data.files import WriteError, check_writable, replace_file, written_whole
 from finmatryoshka.sentence_transformers_config import __main__ as cli
 
 
@@ -117,16 +117,6 @@ def test_what_a_living_process_writes_is_left_alone(target):
     mine.mkdir()
     check_writable(target)
     assert mine.is_dir()
-
-
-def test_a_second_run_on_the_same_output_is_refused(target):
-    with claimed(target):
-        done = _run("with files.claimed(sys.argv[1]): pass\n", target)
-        assert f"WriteError: {target}: process {os.getpid()} is writing there" in done.stderr
-    _run("c = files.claimed(sys.argv[1]); c.__enter__(); os.kill(os.getpid(), signal.SIGKILL)\n", target)
-    with claimed(target):  # a dead one holds nothing
-        pass
-    assert _names(target) == ["m"]
 
 
 def test_a_command_on_what_is_no_folder_of_ours_is_one_line(tmp_path, capsys):

@@ -68,7 +68,7 @@ class DataArguments:
         default=None, metadata={"help": "Unlabelled pages (JSONL with 'text') that are searched too."}
     )
     synthesize: list[str] | None = field(
-        default=None, metadata={"help": "Unlabelled pages to make training questions from (training/synthesis.py)."}
+        default=None, metadata={"help": "Unlabelled pages to make training questions from (docs/synthesis.md)."}
     )
     synthetic_pairs: int = field(default=10000, metadata={"help": "How many synthetic (question, page) pairs."})
     fresh_pairs: int = field(

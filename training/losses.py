@@ -228,6 +228,8 @@ class FinMatryoshkaLoss(nn.Module):
     ):
         super().__init__()
         self.model = model
+        # A folder that was opened rather than built for training has the projection twice: one matrix again.
+        model[2].linear.weight = model[0].auto_model.projection.weight
         self.numeric_weight = numeric_weight
         options = {
             "temperature": temperature,

@@ -1,9 +1,9 @@
 """From a recipe file (YAML or JSON) and flags to the stages of a run, each an operation with its arguments."""
 
-import os
 import dataclasses
 import difflib
 import json
+import os
 from argparse import SUPPRESS, Action, ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass

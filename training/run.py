@@ -8,7 +8,7 @@ from accelerate import PartialState
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 
-from ..data.files import replace_file
+from ..data.files import check_writable, replace_file
 from ..data.splits import FinancialData, load_data
 from ..eval.run import EvaluationPlan, run_evaluation, write_results
 from ..sentence_transformers_config.card import add_results
@@ -42,6 +42,7 @@ def run(stages: list[Stage], command: str | None = None) -> dict | None:
     args, folder = stages[-1].training, RunFolder(stages[-1].training.output_dir, len(stages))
     main, held = args.process_index == 0, contextlib.nullcontext()
     if main:
+        check_writable(args.output_dir)
         held = folder.held(args.resume_from_checkpoint, args.overwrite, args.keep_checkpoints)
     with held:
         data = load_arguments_data(stages[-1].data)
