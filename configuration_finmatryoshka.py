@@ -17,7 +17,7 @@ HEADS_FILE = "heads.safetensors"
 INDEX_FILE = "finmatryoshka.safetensors.index.json"
 # In the index: the fingerprint of the vectors that the heads were fitted to.
 STAMP = "heads_fitted_to"
-SUPPORTED_BACKBONES = ("nomic_bert", "bert", "modernbert")
+SUPPORTED_BACKBONES = ("nomic_bert", "bert", "modernbert", "mpnet")
 
 
 def check_matryoshka_dims(dims, hidden_size: int | None = None) -> list[int]:
@@ -70,7 +70,7 @@ def check_texts(texts) -> list[str]:
 class FinMatryoshkaConfig(PreTrainedConfig):
     """A backbone's flat configuration with the fields of FinMatryoshka beside it.
 
-    The saved ``model_type`` is the backbone's (``nomic_bert``, ``bert`` or ``modernbert``): without
+    The saved ``model_type`` is the backbone's (one of `SUPPORTED_BACKBONES`): without
     ``trust_remote_code`` the folder loads as that native architecture, with it as ``FinMatryoshkaModel``.
 
     Args:
@@ -114,6 +114,8 @@ class FinMatryoshkaConfig(PreTrainedConfig):
         if self.model_type == "nomic_bert":
             kwargs = _published_nomic_fields(kwargs) | kwargs
         super().__post_init__(**kwargs)
+        if self.model_type == "mpnet":  # its first two positions are padding's
+            self.max_seq_length = self.max_seq_length or self.max_position_embeddings - 2
         self.matryoshka_dims = check_matryoshka_dims(self.matryoshka_dims, self.hidden_size)
         self.is_matryoshka, self.matryoshka_dimensions = True, list(self.matryoshka_dims)
         self.prompts = {"query": "", "document": "", "numeric": ""} | (self.prompts or {})

@@ -77,7 +77,8 @@ class FinMatryoshkaModel(PreTrainedModel):
     def __init__(self, config: FinMatryoshkaConfig):
         super().__init__(config)
         backbone_config = config.backbone_config()
-        backbone_config._attn_implementation = config._attn_implementation
+        # MPNet adds a relative bias to its scores, which transformers does in eager attention alone.
+        backbone_config._attn_implementation = "eager" if config.model_type == "mpnet" else config._attn_implementation
         backbone = AutoModel.from_config(backbone_config)
         self.base_model_prefix = backbone.base_model_prefix
         setattr(self, self.base_model_prefix, backbone)
@@ -132,7 +133,7 @@ class FinMatryoshkaModel(PreTrainedModel):
         if attention_mask is None:
             attention_mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device)
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
-        if output_attentions and self.config._attn_implementation != "eager":
+        if output_attentions and self.backbone.config._attn_implementation != "eager":
             raise ValueError('output_attentions: load the model with attn_implementation="eager", which keeps them')
         arguments = {
             "input_ids": input_ids, "token_type_ids": token_type_ids, "position_ids": position_ids,

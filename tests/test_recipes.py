@@ -158,7 +158,8 @@ def test_nomic_recipe_on_a_tiny_nomic(tiny_backbones, finqa_files, tmp_path):
     flags = ["--backbone", tiny_backbones["nomic_bert"], "--matryoshka_dims", *map(str, DIMS),
              "--data", finqa_files["train"], "--eval_data", finqa_files["eval"], "--precision", "fp32",
              "--max_seq_length", "160", "--max_steps", "2", "--per_device_train_batch_size", "16",
-             "--mini_batch_size", "4", "--output_dir", str(tmp_path / "m")]  # fmt: skip
+             "--mini_batch_size", "4", "--fresh_pairs", "0",
+             "--output_dir", str(tmp_path / "m")]  # fmt: skip
     assert train_st.main([str(ROOT / "recipes" / "nomic.yaml"), *flags]) == 0
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     assert config["max_seq_length"] == 160 and config["original_max_position_embeddings"] == 128

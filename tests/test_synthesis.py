@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from finmatryoshka.data.encoders import packaged_minilm
 from finmatryoshka.data.loading import load_source, parse_records
 from finmatryoshka.data.sample import generate_finqa
 from finmatryoshka.data.schema import Example, Page
@@ -19,7 +20,6 @@ from finmatryoshka.data.synthesis.layout import as_finqa_page
 from finmatryoshka.data.synthesis.tables import plain_name, read_table, shape_filing
 from finmatryoshka.data.synthesis.transplant import transplanted_pairs
 from finmatryoshka.data.synthesis.wordings import mark, wordings
-from finmatryoshka.training.backbone import packaged_minilm
 from finmatryoshka.training.datasets import synthesized, window
 from finmatryoshka.training.hard_negatives import mined_negatives
 

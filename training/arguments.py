@@ -21,7 +21,9 @@ class ModelArguments:
 
     backbone: str = field(
         default="nomic-ai/nomic-embed-text-v1.5",
-        metadata={"help": "Hub id or folder of a BERT, NomicBert or ModernBERT encoder; 'minilm' is the packaged one."},
+        metadata={
+            "help": "Hub id or folder of a BERT, NomicBert, ModernBERT or MPNet encoder; 'minilm' and 'mpnet' are packaged."
+        },
     )
     base: str | None = field(
         default=None, metadata={"help": "The untouched encoder to compare with, where --backbone is a trained folder."}

@@ -4,6 +4,7 @@ import os
 
 import torch
 
+from ..data.positions import readable_tokens
 from ..modeling_finmatryoshka import HEADS_FILE, FinMatryoshkaModel
 from .backbone import BackboneError, check_backbone, load_finmatryoshka
 
@@ -36,7 +37,7 @@ def encoder_weights(backbone: str, like: FinMatryoshkaModel) -> dict[str, torch.
     Projection and numeric heads are not among them: an untouched backbone has none that is worth keeping.
     Raises `BackboneError` where it is another architecture.
     """
-    length = like.config.max_position_embeddings
+    length = readable_tokens(like.config)
     weights = load_finmatryoshka(backbone, list(like.matryoshka_dims), length).state_dict()
     prefix = f"{like.base_model_prefix}."
     weights = {name: tensor for name, tensor in weights.items() if name.startswith(prefix)}

@@ -26,7 +26,7 @@ from ..configuration_finmatryoshka import (
     check_matryoshka_dims,
     check_tokenizer,
 )
-from ..data.encoders import BackboneError, packaged_minilm
+from ..data.encoders import BackboneError, encoder_folder
 from ..data.positions import extend_encoder
 from ..modeling_finmatryoshka import FinMatryoshkaModel
 from ..sentence_transformers_config.folder import finmatryoshka_of
@@ -43,8 +43,7 @@ def check_backbone(backbone: str, dims: list[int]) -> tuple[str, PreTrainedConfi
         BackboneError: no such folder or repository, no weights, an unsupported architecture.
         ValueError: dimensions that do not strictly decrease or exceed the backbone's width.
     """
-    if backbone == "minilm":
-        backbone = packaged_minilm()
+    backbone = encoder_folder(backbone)
     if os.path.isdir(backbone):
         if not (Path(backbone) / "config.json").is_file():
             raise BackboneError(f"{backbone}: no config.json; give a folder that save_pretrained wrote, or a Hub id")
@@ -189,7 +188,9 @@ def as_sentence_transformer(model: FinMatryoshkaModel, tokenizer_from: str, fold
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_from, model_max_length=model.config.max_seq_length)
     check_tokenizer(tokenizer, model.config.vocab_size, tokenizer_from).save_pretrained(folder)
     transformer = Transformer(
-        folder, model_kwargs={"attn_implementation": "sdpa"}, max_seq_length=model.config.max_seq_length
+        folder,
+        model_kwargs={"attn_implementation": model.backbone.config._attn_implementation},
+        max_seq_length=model.config.max_seq_length,
     )
     # The native backbone was loaded to set the module up; the model with its heads takes its place.
     transformer.model = model

@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 from ..data.decontamination import words_of
 from ..data.loading import load_source
 from ..data.numbers import SignedLogScaler
+from ..data.positions import first_position
 from ..data.schema import Example, text_id
 from ..data.splits import FinancialData
 from ..data.synthesis.transplant import SyntheticPair, transplanted_pairs
@@ -197,8 +198,7 @@ def page_collator(model: SentenceTransformer, args: FinTrainingArguments, datase
         tokens_per_forward=args.tokens_per_forward,
         keep_tokens=args.keep_tokens,
         dropped=ids_of(model.tokenizer, PUNCTUATION if args.without_punctuation else ""),
-        # MPNet numbers its positions from its padding's on
-        first_position=config.pad_token_id + 1 if config.model_type == "mpnet" else 0,
+        first_position=first_position(config),
     )
 
 

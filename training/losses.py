@@ -199,7 +199,8 @@ class FinMatryoshkaLoss(nn.Module):
     Args:
         model: A SentenceTransformer whose transformer is a FinMatryoshkaModel.
         temperature: Similarities are divided by it before the softmax.
-        numeric_weight: Weight of the numeric loss; 0 still reports it (a run leaves its column out) but trains nothing through it.
+        numeric_weight: Weight of the numeric loss; 0 still reports it but trains nothing through it (a run leaves its
+            column out).
         matryoshka_weights: One weight per dimension, largest dimension first; all 1 by default.
         mini_batch_size: With it, GradCache: batches of any size in the memory of so many texts.
         gather_across_devices: Use the other processes' pages as negatives too.

@@ -21,6 +21,7 @@ from .backbone import as_sentence_transformer, check_backbone, load_finmatryoshk
 from .checkpoints import StorageError, storage_refusal, sweep_incomplete
 from .datasets import page_collator, synthesized, training_datasets, training_rows
 from .losses import FinMatryoshkaLoss
+from .mpnet_attention import set_attention
 from .recipe import Stage
 from .refit import refit_heads, refit_projection
 
@@ -141,7 +142,7 @@ def build_model(stage: Stage, data: FinancialData, start: str) -> SentenceTransf
     model_args, model = stage.model, _load(stage.model, start)
     core = finmatryoshka_of(model)
     fresh = (core.config.numeric_mean, core.config.numeric_std) == (0.0, 1.0)
-    core.backbone.set_attn_implementation(model_args.attn_implementation)
+    set_attention(core.backbone, model_args.attn_implementation)
     if fresh:
         scaler = SignedLogScaler.fit([example.number for example in data.train])
         core.config.numeric_mean, core.config.numeric_std = scaler.mean, scaler.std

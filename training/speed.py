@@ -15,7 +15,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..data.encoders import packaged_minilm
+from ..data.encoders import encoder_folder
 from ..data.loading import load_source
 from ..data.positions import extend_encoder
 from ..eval.environment import describe_machine
@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     filler = " ".join(page.text for page in list(source.pages.values())[:20])  # pages long enough to fill --length
     examples = source.examples[: arguments.pairs]
     texts = [(e.question, (e.page.text + " " + filler), e.numeric_text[:600]) for e in examples]
-    base = packaged_minilm() if arguments.base == "minilm" else arguments.base
+    base = encoder_folder(arguments.base)
     for row in measure_training(base, texts, arguments.length, arguments.repeats, arguments.dims):
         extra = (
             f"  a step takes ×{row['step over one dimension']:.3f} of one dimension's"
