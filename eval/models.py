@@ -12,7 +12,8 @@ from .retrieval import EvaluationError
 
 
 def load_model(name: str, heads: bool = True) -> SentenceTransformer:
-    """A folder or Hub id as sentence-transformers loads it; ``minilm`` and ``mpnet`` are packaged encoders. One line when it fails.
+    """A folder or Hub id as sentence-transformers loads it; ``minilm`` and ``mpnet`` are packaged
+    encoders. One line when it fails.
 
     ``heads``: with a FinMatryoshka folder's own code and heads; without, the same vectors from the native encoder.
     """

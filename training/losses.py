@@ -1,13 +1,14 @@
 """The training loss: each question ranks the batch's pages at every Matryoshka dimension; numbers by a Huber loss."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from sentence_transformers import SentenceTransformer, util
 from sentence_transformers.base.losses.gradcache import CachedLossMixin
 from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
+from sentence_transformers.sentence_transformer.modules import Dense
 from sentence_transformers.util import all_gather, all_gather_with_grad, get_rank
 from torch import Tensor, nn
 
@@ -235,7 +236,7 @@ class FinMatryoshkaLoss(nn.Module):
         super().__init__()
         self.model = model
         # A folder that was opened rather than built for training has the projection twice: one matrix again.
-        model[2].linear.weight = model[0].auto_model.projection.weight
+        cast(Dense, model[2]).linear.weight = finmatryoshka_of(model).projection.weight
         self.numeric_weight = numeric_weight
         options: dict[str, Any] = {
             "temperature": temperature,
