@@ -15,7 +15,6 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import ModelOutput, cached_file, logging
 
-from .configuration_finmatryoshka import HEADS_FILE as HEADS_FILE
 from .configuration_finmatryoshka import FinMatryoshkaConfig, check_texts, check_tokenizer, fingerprints, read_stamp
 
 logger = logging.get_logger(__name__)

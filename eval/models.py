@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
+from ..configuration_finmatryoshka import HEADS_FILE
 from ..data.encoders import encoder_folder
-from ..modeling_finmatryoshka import HEADS_FILE
 from .retrieval import EvaluationError
 
 

@@ -22,7 +22,7 @@ class ModelArguments:
     backbone: str = field(
         default="nomic-ai/nomic-embed-text-v1.5",
         metadata={
-            "help": "Hub id or folder of a BERT, NomicBert, ModernBERT or MPNet encoder; 'minilm', 'mpnet' are packaged."
+            "help": "Hub id or folder: a BERT, NomicBert, ModernBERT or MPNet encoder; 'minilm', 'mpnet': packaged."
         },
     )
     base: str | None = field(

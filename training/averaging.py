@@ -4,8 +4,9 @@ import os
 
 import torch
 
+from ..configuration_finmatryoshka import HEADS_FILE
 from ..data.positions import readable_tokens
-from ..modeling_finmatryoshka import HEADS_FILE, FinMatryoshkaModel
+from ..modeling_finmatryoshka import FinMatryoshkaModel
 from .backbone import BackboneError, check_backbone, load_finmatryoshka
 
 
