@@ -1,6 +1,7 @@
 """Every recipe of the repository parses, and nomic's runs its whole code path on a tiny NomicBert."""
 
 import json
+import os
 
 import pytest
 import yaml
@@ -8,7 +9,7 @@ import yaml
 from finmatryoshka import train_st
 from finmatryoshka.training import run
 from finmatryoshka.training.checks import check_values
-from finmatryoshka.training.recipe import read_stages
+from finmatryoshka.training.recipe import DATA, read_stages
 
 from conftest import DIMS, ROOT
 
@@ -19,7 +20,7 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 def test_recipe_parses(path):
     overrides = ["--precision", "fp32"] if yaml.safe_load(path.read_text()).get("precision") == "fp16" else []
     stages = read_stages([str(path), *overrides])
-    shared = yaml.safe_load(path.read_text())
+    shared = yaml.safe_load(path.read_text().replace("$DATA", os.environ.get("DATA", DATA)))
     own = shared.pop("stages", [{}])
     assert len(stages) == len(own)
     for stage, values in zip(stages, own):
