@@ -1,6 +1,7 @@
 """Every recipe of the repository parses, and nomic's runs its whole code path on a tiny NomicBert."""
 
 import json
+import os
 
 import pytest
 import yaml
@@ -19,7 +20,7 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 def test_recipe_parses(path):
     overrides = ["--precision", "fp32"] if yaml.safe_load(path.read_text()).get("precision") == "fp16" else []
     stages = read_stages([str(path), *overrides])
-    shared = yaml.safe_load(path.read_text().replace("$DATA", DATA))
+    shared = yaml.safe_load(path.read_text().replace("$DATA", os.environ.get("DATA", DATA)))
     own = shared.pop("stages", [{}])
     assert len(stages) == len(own)
     for stage, values in zip(stages, own):
@@ -168,6 +169,7 @@ def test_nomic_recipe_on_a_tiny_nomic(tiny_backbones, finqa_files, tmp_path):
 
 def test_data_names_another_folder_in_a_recipe(tmp_path, monkeypatch):
     (tmp_path / "r.yaml").write_text("data: [$DATA/finqa/train.json]\nnumeric_weight: 2\n")
+    monkeypatch.delenv("DATA", raising=False)
     assert read_stages([str(tmp_path / "r.yaml")])[0].data.data == ["../shared/data/finqa/train.json"]
     monkeypatch.setenv("DATA", "elsewhere")
     assert read_stages([str(tmp_path / "r.yaml")])[0].data.data == ["elsewhere/finqa/train.json"]
