@@ -12,6 +12,8 @@ from finmatryoshka.corpus import ray_engine
 from finmatryoshka.corpus.index import IndexPlan, index_pages
 from finmatryoshka.corpus.table import open_corpus
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():

@@ -28,6 +28,8 @@ from finmatryoshka.training.search_storage import open_storage
 
 from conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "per_device_train_batch_size": {"choices": [4, 8]},
     "gradient_accumulation_steps": {"choices": [1, 2]},

@@ -61,6 +61,7 @@ def test_two_runs_of_one_seed_are_equal_and_of_two_seeds_are_not(train_flags, tm
     assert not list(tmp_path.glob("*.run"))  # nothing half-written stays behind
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_to_the_same_bits(train_flags, tmp_path):
     common = {"max_steps": 24, "save_strategy": "steps", "save_steps": 4, "skip_evaluation": True}
     assert train_st.main(train_flags(output_dir=tmp_path / "whole", **common)) == 0
@@ -181,6 +182,7 @@ def test_refits_change_what_they_name_and_nothing_else(train_flags, trained_fold
         assert changed == {name for name in before if name.startswith("numeric" if part == "heads" else "projection")}
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_kind_of_result(train_flags, tmp_path):
     stages = [{}, {"operation": "average", "base_share": 0.5}, {}, {"operation": "refit", "projection": False}]
     (tmp_path / "r.json").write_text(json.dumps({"stages": stages}))
