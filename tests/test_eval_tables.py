@@ -16,7 +16,7 @@ from finmatryoshka.eval.retrieval import EvaluationError
 from finmatryoshka.eval.tables import RETRIEVAL_FIGURES, dimension_table, markdown, print_tables, result_tables
 from finmatryoshka.training.report import learning_report, not_learned, print_report, report_tables
 
-from conftest import DIMS
+from conftest import DIMS, ROOT
 
 
 def figures(ndcg: float) -> dict:
@@ -208,3 +208,8 @@ def test_learned_looks_at_every_figure_and_the_run_says_which_one_loses(report):
     assert "NOT LEARNED EVERYWHERE" in shown and line in shown
     good["retrieval"][task]["model"][8] = good["retrieval"][task]["base_at_length"][8]
     assert any("nDCG@10 at 8" in line and "base at 64 tokens" in line for line in not_learned(good))
+
+
+def test_the_committed_readme_says_what_the_committed_results_say(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert cli.main(["readme", "--check"]) == 0
