@@ -1,7 +1,7 @@
 """FinMatryoshka: nested sentence embeddings and numeric heads for financial filings.
 
-Data flows one way: ``training.data`` → the model of this folder → ``training.losses`` → ``training.trainer`` →
-``eval`` → ``sentence_transformers_config``.
+The entry point ``train_st`` uses ``training`` (how it learns), that ``sentence_transformers_config`` (the folder), that
+``eval`` (what is measured), that ``data`` (what is read); ``corpus`` is the model at work over many pages.
 """
 
 from .configuration_finmatryoshka import FinMatryoshkaConfig

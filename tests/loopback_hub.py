@@ -8,32 +8,20 @@ import base64
 import hashlib
 import json
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
+
+from loopback_server import JsonHandler, LoopbackServer
 
 TOKEN = "hf_loopback_token"
 
 
-class LoopbackHub:
+class LoopbackHub(LoopbackServer):
     def __init__(self):
         self.repos: dict[str, dict] = {}
         self.objects: dict[str, bytes] = {}
         self.fail: dict[str, list[int]] = {}
         self.log: list[str] = []
-        hub = self
-
-        class Handler(_Handler):
-            pass
-
-        Handler.hub = hub
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
+        super().__init__(_Handler)
 
     def files(self, repo: str, revision: str = "main") -> dict[str, bytes]:
         commits = self.repos[repo]["commits"]
@@ -46,25 +34,8 @@ class LoopbackHub:
         return commits[-1][0] if commits else "0" * 40
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(JsonHandler):
     hub: LoopbackHub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def _send(self, status: int, content: bytes | dict | list = b"", headers: dict | None = None):
-        if not isinstance(content, bytes):
-            content = json.dumps(content).encode()
-            headers = {"Content-Type": "application/json"} | (headers or {})
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        if "Content-Length" not in (headers or {}):
-            self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
 
     def _route(self, method: str):
         path = unquote(urlsplit(self.path).path)

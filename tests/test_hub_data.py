@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from dataset_hub import DatasetHub
 from datasets import Dataset
 
 from finmatryoshka.data.hub import CONVERTED, HubSource
@@ -14,6 +13,7 @@ from finmatryoshka.data.sample import generate_finqa
 from finmatryoshka.data.schema import DataError
 
 from conftest import DIMS, ROOT
+from dataset_hub import DatasetHub
 
 LOAD = """
 import json, sys

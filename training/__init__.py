@@ -1,1 +1,1 @@
-"""What ``train_st.py`` is made of: data, numbers, losses, the trainer and the search over hyper-parameters."""
+"""How it learns: arguments, recipes, the three operations of a run, batches, losses, teachers, refits, the search."""

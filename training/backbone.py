@@ -81,9 +81,8 @@ def load_finmatryoshka(
     """
     backbone, native_config = check_backbone(backbone, dims)
     if hasattr(native_config, "matryoshka_dims") and not os.path.isdir(backbone):
-        backbone = snapshot_download(
-            backbone
-        )  # one of ours on the Hub: its projection and heads lie beside the backbone
+        # one of ours on the Hub: its projection and heads lie beside the backbone
+        backbone = snapshot_download(backbone)
     trained = trained_projection(backbone, native_config)
     heads = os.path.isfile(os.path.join(backbone, HEADS_FILE))
     if heads and list(native_config.matryoshka_dims) == list(dims):

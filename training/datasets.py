@@ -92,7 +92,7 @@ def numeric_columns(pairs: Sequence[Example | SyntheticPair], scaler: SignedLogS
     """
     if scaler is None:
         return {}
-    numbers = [pair.number if getattr(pair, "evidence_known", True) else math.nan for pair in pairs]
+    numbers = [pair.number if pair.evidence_known else math.nan for pair in pairs]
     labels = [float(z) for z in scaler.transform(numbers)]
     return {"numeric_text": [pair.numeric_text for pair in pairs], "label": labels}
 

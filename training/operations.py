@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from transformers import TrainerCallback, set_seed
 
 from ..data.numbers import SignedLogScaler
 from ..data.splits import FinancialData
+from ..eval.numeric import labelled
 from ..sentence_transformers_config.folder import finmatryoshka_of
 from .arguments import FinTrainingArguments, ModelArguments
 from .averaging import average_weights, encoder_weights, folder_weights
@@ -129,7 +129,7 @@ def refit(stage: Stage, data: FinancialData, start: str) -> SentenceTransformer:
         with autocast(args, model.device):
             refit_projection(model, data.train, fresh, args.temperature, args.matryoshka_weights)
     if stage.options.heads:
-        known = [example for example in data.train if example.evidence_known and math.isfinite(example.number)]
+        known = labelled(data.train)
         z = scaler_of(model).transform([example.number for example in known])
         core = finmatryoshka_of(model)
         refit_heads(core, [e.numeric_text for e in known], z, [e.page.page_id for e in known], args.seed)

@@ -43,6 +43,7 @@ class SyntheticPair:
     evidence_start: int
     fact: str = ""
     number: float = math.nan
+    evidence_known: bool = True
 
     @property
     def numeric_text(self) -> str:
