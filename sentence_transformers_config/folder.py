@@ -50,7 +50,10 @@ def write_layout(config: FinMatryoshkaConfig, folder: Path) -> None:
     tokenizer = read_json(folder / "tokenizer_config.json")
     # What the base was once trained at: clients that believe it would cut pages there.
     stale = ("max_length", "stride", "truncation_strategy", "is_local", "local_files_only")
-    _write_json(folder / "tokenizer_config.json", {key: value for key, value in tokenizer.items() if key not in stale})
+    tokenizer = {key: value for key, value in tokenizer.items() if key not in stale}
+    if tokenizer.get("tokenizer_class") == "TokenizersBackend":  # transformers 5's name of what 4 has, too
+        tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
+    _write_json(folder / "tokenizer_config.json", tokenizer)
 
 
 def read_json(path: Path) -> dict:

@@ -17,7 +17,7 @@ from finmatryoshka.training import losses
 from finmatryoshka.training import teacher as teachers
 from finmatryoshka.training.arguments import FinTrainingArguments
 from finmatryoshka.training.backbone import as_sentence_transformer, load_finmatryoshka
-from finmatryoshka.training.batches import PageBatchSampler, PageCollator, chunks, ids_of, right_pages
+from finmatryoshka.training.batches import PageBatchSampler, PageCollator, chunks, right_pages
 from finmatryoshka.training.concepts import concept_rows
 from finmatryoshka.training.datasets import fact_rows, training_rows
 from finmatryoshka.training.losses import FinMatryoshkaLoss
@@ -187,15 +187,13 @@ def test_a_page_with_many_questions_makes_even_rows_and_a_window_has_one_questio
     assert [len(q) for q in training_rows(examples, SCALER, questions_per_page=9, page_words=5)["question"]] == [9]
 
 
-@pytest.mark.parametrize("keep, without", [(0.5, ""), (1.0, ",."), (0.6, ",.")])
-def test_thinned_pages_keep_their_order_and_their_places(model, keep, without):
+def test_thinned_pages_keep_their_order_and_their_places(model):
     rows = training_rows(EXAMPLES, None, questions_per_page=8)
-    options = {"keep_tokens": keep, "dropped": ids_of(model.tokenizer, without)}
+    options = {"keep_tokens": 0.5}
     whole, thin = (collated(model, rows, **options)[0] for options in ({}, options))
     assert torch.equal(whole[0]["input_ids"], thin[0]["input_ids"]) and "position_ids" not in thin[0]
     numbers = whole[1]["number"].tolist()
     tokenizer = model.tokenizer
-    dropped = set(tokenizer.convert_tokens_to_ids(list(without)))
     kept = 0
     for place, number in enumerate(thin[1]["number"].tolist()):
         length = int(thin[1]["attention_mask"][place].sum())
@@ -203,12 +201,10 @@ def test_thinned_pages_keep_their_order_and_their_places(model, keep, without):
         original = whole[1]["input_ids"][numbers.index(number)]
         original = original[original != tokenizer.pad_token_id].tolist()
         assert positions == sorted(set(positions)) and ids == [original[i] for i in positions]
-        assert ids[0] == tokenizer.cls_token_id and ids[-1] == tokenizer.sep_token_id and not dropped & set(ids)
-        if keep == 1:
-            assert ids == [i for i in original if i not in dropped]
+        assert ids[0] == tokenizer.cls_token_id and ids[-1] == tokenizer.sep_token_id
         kept += length
     share = kept / int(whole[1]["attention_mask"].sum())
-    assert keep - 0.2 < share < min(keep + 0.2, 1)
+    assert 0.3 < share < 0.7
     again = collated(model, rows, **options)[0]
     assert torch.equal(again[1]["input_ids"], thin[1]["input_ids"])  # the batch alone decides
     torch.testing.assert_close(

@@ -127,7 +127,7 @@ def test_all_of_the_recipes_parts_run_together(train_flags, tmp_path, finqa_file
         "nomic_bert",
         output_dir=tmp_path / "m", synthesize=pages, synthetic_pairs=12, fact_pairs=20, page_words=30,
         mini_batch_size=2, per_device_train_batch_size=4, max_steps=6, fresh_pairs=3, siblings=0.5, keep_tokens=0.7,
-        without_punctuation=True, teacher=tiny_backbones["bert"], teacher_weight=0.5,
+        strip_punctuation=True, teacher=tiny_backbones["bert"], teacher_weight=0.5,
     )  # fmt: skip
     stages = [{"hard_negatives": True}, {"operation": "average", "base_share": 0.5}, {"operation": "refit"}]
     (tmp_path / "r.json").write_text(json.dumps({"stages": stages}))

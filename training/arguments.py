@@ -39,6 +39,12 @@ class ModelArguments:
             "backbone's."
         },
     )
+    strip_punctuation: bool = field(
+        default=False,
+        metadata={
+            "help": "The saved tokenizer leaves out square brackets, quotes, and commas and full stops outside figures."
+        },
+    )
     backbone_dropout: float = field(default=0.0, metadata={"help": "The backbone's dropout while training."})
     projection_init: str = field(
         default="pca",
@@ -143,9 +149,6 @@ class FinTrainingArguments(SentenceTransformerTrainingArguments):
     keep_tokens: float = field(
         default=1.0,
         metadata={"help": "Share of a page's tokens that a step reads, drawn anew each time, at their own positions."},
-    )
-    without_punctuation: bool = field(
-        default=False, metadata={"help": "Steps read pages without brackets, quotes, commas and full stops."}
     )
     teacher: list[str] | None = field(
         default=None,

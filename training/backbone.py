@@ -30,6 +30,7 @@ from ..data.encoders import BackboneError, encoder_folder
 from ..data.positions import extend_encoder
 from ..modeling_finmatryoshka import FinMatryoshkaModel
 from ..sentence_transformers_config.folder import finmatryoshka_of
+from .punctuation import without_punctuation
 
 # nomic-embed-text-v1.5's model card: each text starts with the task it is embedded for.
 NOMIC_PROMPTS = {"query": "search_query: ", "document": "search_document: ", "numeric": "classification: "}
@@ -178,14 +179,17 @@ def extend_positions(model: FinMatryoshkaModel, length: int) -> None:
         setattr(model.config, name, value)
 
 
-def as_sentence_transformer(model: FinMatryoshkaModel, tokenizer_from: str, folder: str) -> SentenceTransformer:
+def as_sentence_transformer(
+    model: FinMatryoshkaModel, tokenizer_from: str, folder: str, strip_punctuation: bool = False
+) -> SentenceTransformer:
     """The trainable SentenceTransformer around ``model``; ``folder`` (empty) takes the initial files.
 
     Calling it gives unit vectors of the largest dimension, exactly those of ``model.embeddings``.
     """
-    model.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_from, model_max_length=model.config.max_seq_length)
-    check_tokenizer(tokenizer, model.config.vocab_size, tokenizer_from).save_pretrained(folder)
+    check_tokenizer(tokenizer, model.config.vocab_size, tokenizer_from)
+    model._tokenizer = without_punctuation(tokenizer) if strip_punctuation else tokenizer
+    model.save_pretrained(folder)
     transformer = Transformer(
         folder,
         model_kwargs={"attn_implementation": model.backbone.config._attn_implementation},

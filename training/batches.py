@@ -14,7 +14,6 @@ import torch
 from datasets import Dataset
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
-from transformers import PreTrainedTokenizerBase
 
 from .teacher import TeacherVectors
 
@@ -122,7 +121,6 @@ class PageCollator(SentenceTransformerDataCollator):
         teacher: Vectors of all texts (training/teacher.py).
         tokens_per_forward: Padded tokens of a chunk; None or 0 puts a whole column into one.
         keep_tokens: Share of the tokens of pages that are read, drawn anew for each batch, at their own positions.
-        dropped: (k,) token ids that pages are read without.
         first_position: The backbone's position of a text's first token.
     """
 
@@ -130,7 +128,6 @@ class PageCollator(SentenceTransformerDataCollator):
     teacher: TeacherVectors | None = field(default=None, repr=False)
     tokens_per_forward: int | None = None
     keep_tokens: float = 1.0
-    dropped: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long), repr=False)
     first_position: int = 0
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
@@ -157,7 +154,7 @@ class PageCollator(SentenceTransformerDataCollator):
         """Add a column's tokens, shortest text first, and what the teacher thinks of them; returns the order."""
         prompt = self._get_prompt_for_column(self._resolve_prompts(batch) or {}, column)
         tokens = self.preprocess_fn(texts, prompt=prompt, task=None)
-        if column in THINNED and (self.keep_tokens < 1 or len(self.dropped)):
+        if column in THINNED and self.keep_tokens < 1:
             tokens = thinned(tokens, self._kept(tokens, texts), self.first_position)
         lengths, order = tokens["attention_mask"].sum(1).sort(stable=True)
         for name, value in tokens.items():
@@ -172,7 +169,6 @@ class PageCollator(SentenceTransformerDataCollator):
         ids, attended = tokens["input_ids"], tokens["attention_mask"].bool()
         generator = torch.Generator().manual_seed(page_number("\n".join(texts)) % 2**63)
         kept = torch.rand(ids.shape, generator=generator) < self.keep_tokens
-        kept &= ~torch.isin(ids, self.dropped)
         kept[:, 0] = True
         kept[torch.arange(len(ids)), attended.sum(1) - 1] = True
         return kept & attended
@@ -209,12 +205,6 @@ def thinned(tokens: dict[str, torch.Tensor], keep: torch.Tensor, first_position:
     order = (~keep).sort(dim=1, stable=True).indices[:, : int(keep.sum(1).max())]
     gathered = {name: tokens[name].gather(1, order) for name in TOKENS if name in tokens}
     return tokens | gathered | {"attention_mask": keep.long().gather(1, order), "position_ids": order + first_position}
-
-
-def ids_of(tokenizer: PreTrainedTokenizerBase, characters: str) -> torch.Tensor:
-    """(k,) ids of the tokens that are one of ``characters``, at a word's start or within it."""
-    vocabulary = tokenizer.get_vocab().items()
-    return torch.tensor([i for token, i in vocabulary if token.lstrip("#Ġ▁") in set(characters)], dtype=torch.long)
 
 
 def page_number(page_id: str) -> int:

@@ -21,13 +21,10 @@ from ..data.splits import FinancialData
 from ..data.synthesis.transplant import SyntheticPair, transplanted_pairs
 from ..sentence_transformers_config.folder import finmatryoshka_of
 from .arguments import DataArguments, FinTrainingArguments
-from .batches import PageCollator, ids_of, right_pages
+from .batches import PageCollator, right_pages
 from .concepts import concept_rows
 from .hard_negatives import mined_negatives
 from .teacher import teacher_vectors
-
-# What `str(table)` and tokenised prose put between words and figures: a quarter of a page's tokens.
-PUNCTUATION = "[]'\",()."
 
 
 def training_rows(
@@ -197,7 +194,6 @@ def page_collator(model: SentenceTransformer, args: FinTrainingArguments, datase
         teacher=teacher,
         tokens_per_forward=args.tokens_per_forward,
         keep_tokens=args.keep_tokens,
-        dropped=ids_of(model.tokenizer, PUNCTUATION if args.without_punctuation else ""),
         first_position=first_position(config),
     )
 

@@ -59,6 +59,8 @@ def train(
     except (OSError, RuntimeError, SafetensorError) as error:
         if (reason := storage_refusal(error)) is None:
             raise
+        # closes the progress bar, so that the message has a line of its own
+        trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
         sweep_incomplete(str(trainer.args.output_dir))
         raise StorageError(
             f"{trainer.args.output_dir}: takes no checkpoint at step {trainer.state.global_step} ({reason}); complete "
@@ -165,7 +167,7 @@ def _load(model_args: ModelArguments, start: str) -> SentenceTransformer:
         folder, model_args.matryoshka_dims, model_args.max_seq_length, model_args.backbone_dropout, prompts
     )
     with tempfile.TemporaryDirectory() as initial:
-        return as_sentence_transformer(model, folder, initial)
+        return as_sentence_transformer(model, folder, initial, model_args.strip_punctuation)
 
 
 def base_of(model_args: ModelArguments, model: SentenceTransformer) -> SentenceTransformer:
