@@ -3,6 +3,7 @@
 python -m finmatryoshka.eval MODEL ... --data FILE ...     tables, results.json and pictures
 python -m finmatryoshka.eval compare A.json B.json         is the difference real?
 python -m finmatryoshka.eval readme A.json ...             writes or checks the README's table
+python -m finmatryoshka.eval layouts MODEL                 raw layout text against FinQA's shape
 python -m finmatryoshka.eval speed MODEL                   ratios against plain sentence-transformers
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from ..data.encoders import BackboneError
 from ..data.files import written_whole
 from ..data.schema import DataError
+from .layouts import main as layouts
 from .readme import main as readme
 from .retrieval import EvaluationError
 from .run import EvaluationPlan, run_evaluation, write_results
@@ -78,7 +80,7 @@ def compare(argv: list[str]) -> None:
         )
 
 
-COMMANDS = {"compare": compare, "readme": readme, "speed": speed}
+COMMANDS = {"compare": compare, "layouts": layouts, "readme": readme, "speed": speed}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,6 +20,8 @@ from finmatryoshka.data.synthesis.layout import as_finqa_page
 from finmatryoshka.data.synthesis.tables import plain_name, read_table, shape_filing
 from finmatryoshka.data.synthesis.transplant import transplanted_pairs
 from finmatryoshka.data.synthesis.wordings import mark, wordings
+from finmatryoshka.eval.__main__ import main as evaluate
+from finmatryoshka.eval.layouts import layout_tasks
 from finmatryoshka.training.datasets import synthesized, window
 from finmatryoshka.training.hard_negatives import mined_negatives
 
@@ -340,3 +342,17 @@ def test_no_negative_at_all_is_one_line(trained_folders, finqa_files):
     model = SentenceTransformer(trained_folders["bert"])
     with pytest.raises(ValueError, match="no question has a wrong page"):
         mined_negatives(model, load_source(finqa_files["train"]).examples[:1])
+
+
+def test_one_set_of_questions_over_pages_in_both_shapes(examples, filings, finqa_files, tiny_backbones, capsys):
+    pages = list(load_source(filings).pages.values())
+    shaped, raw = layout_tasks(examples, pages, 20, 1)
+    assert shaped.queries == raw.queries and shaped.relevant == raw.relevant and 0 < len(raw.queries) <= 20
+    assert raw.corpus == {page.page_id: page.text for page in pages if page.page_id in shaped.corpus}
+    assert all("[[" in text for text in shaped.corpus.values()) and shaped.corpus.keys() == raw.corpus.keys()
+    given = ["layouts", tiny_backbones["bert"], "--data", finqa_files["train"], "--dims", "16", "--pages"]
+    assert evaluate([*given, filings, "--count", "5"]) == 0
+    printed = capsys.readouterr().out
+    assert "FinQA's shape" in printed and "layout text" in printed and "BM25" in printed
+    assert evaluate([*given, finqa_files["eval"]]) == 2
+    assert "no page has a table to ask about" in capsys.readouterr().err
