@@ -186,9 +186,11 @@ def as_sentence_transformer(
 
     Calling it gives unit vectors of the largest dimension, exactly those of ``model.embeddings``.
     """
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_from, model_max_length=model.config.max_seq_length)
+    tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer_from, model_max_length=model.config.max_seq_length)
     check_tokenizer(tokenizer, model.config.vocab_size, tokenizer_from)
-    model._tokenizer = without_punctuation(tokenizer) if strip_punctuation else tokenizer
+    if strip_punctuation:
+        tokenizer = without_punctuation(tokenizer)
+    model._tokenizer = tokenizer
     model.save_pretrained(folder)
     transformer = Transformer(
         folder,
