@@ -31,7 +31,7 @@ def evaluation_tasks(data: FinancialData) -> list[RetrievalTask]:
 def learning_report(model, base, data: FinancialData, scaler: SignedLogScaler, beside: Sequence[str] = ()) -> dict:
     """Figures of ``model`` and of its untouched ``base`` (a SentenceTransformer or an `EncodeOnce`).
 
-    ``beside`` names further models: their nDCG@10 alone is shown, as ``beside`` of each task, and nothing has to beat it.
+    ``beside`` names further models: ``beside`` of each task holds their nDCG@10, which nothing has to beat.
 
     ``retrieval``: by task, nDCG@10 by dimension of the ``model``, of the ``base`` at its own length (``base_tokens``)
     and of the base at the model's (``base_at_length``, ``tokens``; missing where its positions cannot be extended).
