@@ -1,4 +1,4 @@
-"""The quickstart's recipe trains from the packaged encoder, and its table shows the released model on the same pages."""
+"""The quickstart's recipe trains from the packaged encoder; its table shows what the released model scores there."""
 
 import io
 import json
@@ -16,7 +16,8 @@ from conftest import RELEASED, ROOT
 @pytest.mark.slow
 def test_the_quickstart_leaves_a_folder_and_shows_the_released_model_beside_it(finqa_files, tmp_path):
     flags = ["--max_steps", "2", "--per_device_train_batch_size", "8", "--eval_data", finqa_files["eval"],
-             "--projection_init", "identity", "--beside", str(RELEASED), "--output_dir", str(tmp_path / "model")]  # fmt: skip
+             "--projection_init", "identity", "--beside", str(RELEASED),
+             "--output_dir", str(tmp_path / "model")]  # fmt: skip
     assert train_st.main([str(ROOT / "recipes" / "quickstart.yaml"), *flags]) == 0
     assert check_doors(tmp_path / "model") == []
     report = json.loads((tmp_path / "model" / "training.json").read_text())["report"]
