@@ -3,10 +3,12 @@
     python sentence_transformers_config/export.py FOLDER onnx --pages FINQA_FILE [--output COPY]
     python sentence_transformers_config/export.py FOLDER openvino --pages FINQA_FILE [--output COPY]
 
-Fails where nDCG@10 of an export is more than 0.005 from the folder's. Stands alone (it imports sentence-transformers and optimum, not this project): optimum pins other versions of
-transformers than this project needs, so it runs in an environment of its own (docs/doors.md). The files land in
-FOLDER/onnx and FOLDER/openvino, where ``SentenceTransformer(FOLDER, backend=...)`` looks for them, or in COPY with all
-the rest of FOLDER; nothing else in the folder is touched.
+Fails where nDCG@10 of an export is more than 0.005 from the folder's. The files land in FOLDER/onnx and
+FOLDER/openvino, where ``SentenceTransformer(FOLDER, backend=...)`` looks for them, or in COPY beside a copy of all the
+rest; nothing else in the folder is touched.
+
+Stands alone (it imports sentence-transformers and optimum, not this project): optimum pins other versions of
+transformers than this project needs, so it runs in an environment of its own (docs/doors.md).
 """
 
 import argparse
