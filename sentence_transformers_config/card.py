@@ -30,7 +30,7 @@ PASSAGES = [
     "and 2015 and a 1% increase in comparable warehouse sales.",
     "Approximately 95% of the restaurants at year-end 2022 were franchised, including 95% in the U.S.",
 ]
-WIDGET = [{"source_sentence": question, "sentences": PASSAGES} for question in QUESTIONS]
+WIDGET = [{"source_sentence": question, "sentences": list(PASSAGES)} for question in QUESTIONS]
 
 
 def write_card(folder: Path, results: dict, model_id: str, results_file: str = "results.json") -> ModelCard:
@@ -79,6 +79,7 @@ def write_card(folder: Path, results: dict, model_id: str, results_file: str = "
         fusion_note=fusion_note(results, name),
         tables=(folder / "tables.md").is_file(),
         numeric_limit=numeric_limit(results, name),
+        looked_at=[TASKS[task] for task in results["retrieval"] if task in TASKS],
         prompts_note=", which this model has none of" if not any(config["prompts"].values()) else "",
         training=training_section(training, used),
         pictures=(folder / PICTURE).is_file(),
@@ -170,8 +171,8 @@ def costs(results: dict, name: str) -> str:
     dims = sorted(figures[0], reverse=True)
     width, middle = dims[0], dims[len(dims) // 2]
     kept = [f"{dim} keep {min(by[dim] / max(by[width], 1e-9) for by in figures):.0%}" for dim in dims[1:]]
-    where = ", where they lose most" if len(tasks) > 1 else ""
-    sentences = [f"Of what {width} dimensions score {' and '.join(kept)}{where}."] if kept else []
+    where = " (where they lose most)" if len(tasks) > 1 else ""
+    sentences = [f"Of what {width} dimensions score, {' and '.join(kept)}{where}."] if kept else []
     stored = {row["storage"]: row for row in results.get("cost", {}).get(name, []) if row["dim"] == middle}
     if stored:
         full, small, bits = stored["float32"], stored["int8"], stored["binary rescored"]
@@ -196,17 +197,17 @@ def numeric_limit(results: dict, name: str) -> str:
     tasks = results.get("numbers", {}).get(name, {})
     rough = [_roughness(TASKS.get(task, task), numbers) for task, numbers in tasks.items()]
     if not rough:
-        return "not measured here."
-    return " ".join([*rough, "In brackets: the one number that would score best if it were always the answer."])
+        return "how rough was not measured here."
+    return " ".join(["In brackets: what always giving the same number scores, the best one for each figure.", *rough])
 
 
 def _roughness(task: str, numbers: dict) -> str:
     (dim, head), constant = next(iter(numbers["heads"].items())), numbers["constant"]
     error, size, sign = "median_relative_error", "magnitude_accuracy", "sign_accuracy"
     return (
-        f"At {dim} dimensions half of {answers_title(numbers['n'], numbers['seen'])} of {task} are off by more than "
+        f"{task} ({answers_title(numbers['n'], numbers['seen'])}, {dim} dimensions): half are off by more than "
         f"{head[error]:.0%} ({constant[error]:.0%}), {head[size]:.0%} are within a factor of ten "
-        f"({constant[size]:.0%}) and {head[sign]:.0%} have the right sign ({constant[sign]:.0%})."
+        f"({constant[size]:.0%}), {head[sign]:.0%} have the right sign ({constant[sign]:.0%})."
     )
 
 
