@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 TRAIN := HF_HUB_OFFLINE=1 $(RUN) train_st.py
+FOLDER := HF_HUB_OFFLINE=1 $(RUN) -m finmatryoshka.sentence_transformers_config
+RELEASED := models/finmatryoshka-minilm
 DATA ?= ../shared/data
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: quickstart check test data reproduce evidence clean
+.PHONY: quickstart check test data reproduce release evidence clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -17,7 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # Train on generated annual-report pages from the packaged encoder; no Hub, no data needed. Leaves ./finmatryoshka-quickstart/
 quickstart: $(VENV)/.installed
-	$(TRAIN) recipes/quickstart.yaml
+	$(TRAIN) recipes/quickstart.yaml --beside $(RELEASED)
 
 # Lint, format and types. The link gives mypy the repository under its package's name.
 check: $(VENV)/.installed
@@ -45,16 +47,26 @@ data:
 
 TRAINED_ON = $(DATA)/finqa/train_pages.jsonl.gz $(DATA)/finqa/train.json $(DATA)/tatqa/dev.json $(DATA)/tatqa/train_part.jsonl.gz
 EVALUATE = HF_HUB_OFFLINE=1 $(RUN) -m finmatryoshka.eval $(1) --data $(DATA)/finqa/dev_pages.jsonl.gz $(DATA)/tatqa/test_gold.json \
-	--train_data $(TRAINED_ON) --base minilm --beside $(2) --output $(3)
+	--train_data $(TRAINED_ON) --base minilm $(addprefix --beside ,$(2)) --output $(3)
 
-# The recipe of the released model with two seeds (under an hour each on two cores), the plain one, and the README's table.
+# The recipe of the released model with two seeds (under an hour each on two cores), the plain one, the release, and the README's table.
 reproduce: $(VENV)/.installed data
 	$(TRAIN) recipes/minilm.yaml --skip_evaluation true
 	$(TRAIN) recipes/minilm.yaml --skip_evaluation true --seed 14 --output_dir finmatryoshka-seed14
 	$(TRAIN) recipes/plain.yaml
-	$(call EVALUATE,finmatryoshka-minilm,finmatryoshka-plain,eval/results/minilm)
+	$(MAKE) release
 	$(call EVALUATE,finmatryoshka-seed14,finmatryoshka-plain,eval/results/minilm-seed14)
 	$(RUN) -m finmatryoshka.eval readme eval/results/minilm/results.json eval/results/minilm-seed14/results.json
+
+# The released folder from a trained one: rounded to fp16, measured, described, every door opened, moved into place whole. RESULTS=FOLDER takes
+# figures that are there already, of exactly the rounded weights: `make release TRAINED=$(RELEASED) RESULTS=$(RELEASED)` renews card and code.
+TRAINED ?= finmatryoshka-minilm
+REPO_ID ?= org/finmatryoshka-minilm
+ROUNDED := runs/finmatryoshka-minilm
+release: $(VENV)/.installed $(if $(RESULTS),,data)
+	$(FOLDER) round $(TRAINED) --output $(ROUNDED)
+	$(if $(RESULTS),,$(call EVALUATE,$(ROUNDED),$(wildcard finmatryoshka-plain),eval/results/minilm))
+	$(FOLDER) release $(ROUNDED) --results $(or $(RESULTS),eval/results/minilm) --output $(RELEASED) --repo_id $(REPO_ID)
 
 # The quickstart's model on the generated sample.
 evidence: $(VENV)/.installed

@@ -16,11 +16,10 @@ from pathlib import Path
 from ..data.files import replace_file
 from .retrieval import EvaluationError
 from .systems import BM25, Z_SCORES, base_name
-from .tables import Table, markdown
+from .tables import TASKS, Table, markdown
 
 SCHEMA_VERSION = 3
 DIMS = ("256", "64")
-TASKS = {"finqa/dev_pages": "FinQA dev", "tatqa/test_gold": "TAT-QA test"}
 PLAIN = "finmatryoshka-plain"
 # From one task of a run to a system's figures by dimension.
 Figures = Callable[[dict], dict]

@@ -15,6 +15,8 @@ SECTIONS = ("retrieval", "facts", "numbers", "quality", "concepts", "cost")
 RETRIEVAL_FIGURES = (
     "ndcg@10", "mrr@10", "map@100", "recall@1", "recall@5", "recall@10", "recall@100", "precision@5", "f1@5",
 )  # fmt: skip
+# What a reader calls the tasks; others have their own names.
+TASKS = {"finqa/dev_pages": "FinQA dev", "tatqa/test_gold": "TAT-QA test"}
 # What fits a terminal.
 SHORT_FIGURES = ("ndcg@10", "mrr@10", "recall@1", "recall@10")
 
@@ -50,15 +52,16 @@ def result_tables(
     return tables
 
 
-def dimension_table(results: dict, name: str, how: str = "z-scores") -> Table:
+def dimension_table(results: dict, name: str, how: str = "z-scores", titles: Mapping[str, str] | None = None) -> Table:
     """What a dimension of model ``name`` costs and finds: bytes a vector, nDCG@10 alone and fused with BM25.
 
-    ``how`` is the fusion; the last row is BM25 alone.
+    ``how`` is the fusion, ``titles`` what tasks are called, where not by their key; the last row is BM25 alone.
     """
     tasks = results["retrieval"]
     columns = ["dimensions", "bytes (float32)", "bytes (int8)"]
     for task in tasks:
-        columns += [task, f"{task}, with BM25"]
+        title = (titles or {}).get(task, task)
+        columns += [title, f"{title}, with BM25"]
     rows = []
     for dim in next(iter(tasks.values()))["systems"][name]:
         rows.append([dim, str(4 * int(dim)), dim])

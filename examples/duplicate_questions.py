@@ -1,4 +1,4 @@
-"""Find questions that ask the same, and group them: python examples/duplicate_questions.py FOLDER"""
+"""Find questions that ask the same, and group them: python examples/duplicate_questions.py [FOLDER]"""
 
 import sys
 
@@ -13,7 +13,8 @@ questions = [
     "how many stock options were granted?",
     "what was the effective tax rate in 2018?",
 ]
-model = SentenceTransformer(sys.argv[1], truncate_dim=128)
+folder = sys.argv[1] if sys.argv[1:] else "models/finmatryoshka-minilm"
+model = SentenceTransformer(folder, truncate_dim=128)
 for score, a, b in paraphrase_mining(model, questions, top_k=2)[:3]:
     print(f"{score:.3f}  {questions[a]}  |  {questions[b]}")
 groups = community_detection(

@@ -1,6 +1,6 @@
 """Fine-tune a folder on rows of your own and save one that opens every door:
 
-    python examples/finetune_further.py FOLDER NEW_FOLDER
+    python examples/finetune_further.py models/finmatryoshka-minilm NEW_FOLDER
 
 Rows are (question, passage, number); number is None where the answer is none.
 """

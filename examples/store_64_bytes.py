@@ -1,5 +1,5 @@
 """Store pages at 64 bytes each (64 dimensions, int8) and search them with rescoring: python examples/store_64_bytes.py
-FOLDER"""
+[FOLDER]"""
 
 import sys
 
@@ -9,7 +9,8 @@ from sentence_transformers.util.quantization import quantize_embeddings
 
 from finmatryoshka.data.loading import load_source
 
-model = SentenceTransformer(sys.argv[1], truncate_dim=64)
+folder = sys.argv[1] if sys.argv[1:] else "models/finmatryoshka-minilm"
+model = SentenceTransformer(folder, truncate_dim=64)
 source = load_source("sample", "validation")
 pages = list(source.pages.values())[:60]
 vectors = model.encode_document([page.text for page in pages], normalize_embeddings=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..data.files import WriteError
 from .card import add_results
-from .check import check_folder, list_files
+from .check import SUMS, check_folder, file_sums, list_files, sums_text
 from .folder import FolderError
 from .publish import publish
 from .release import release, round_folder
@@ -88,12 +88,14 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _dry_run(folder: Path) -> int:
+    """The check, then exactly what `publish` would send, and the card."""
     problems = check_folder(folder)
-    for name, size in list_files(folder):
+    sums = sums_text(file_sums(folder)).encode() if folder.is_dir() else b""
+    for name, size in [*((n, s) for n, s in list_files(folder) if n != SUMS), (SUMS, len(sums))]:
         print(f"{size:>12,}  {name}")
     if (folder / "README.md").is_file():
         print((folder / "README.md").read_text(encoding="utf-8"))
-    print("\n".join(problems) or f"{folder}: fit to publish; beside it goes SHA256SUMS")
+    print("\n".join(problems) or f"{folder}: fit to publish")
     return 1 if problems else 0
 
 

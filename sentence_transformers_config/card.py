@@ -1,9 +1,9 @@
 """The model card: our template filled from ``training.json`` and a results file; no figure is typed by hand.
 
-It shows one table; all others are in ``tables.md`` beside it.
+It shows one table and one picture; all other tables are in ``tables.md`` beside it.
 """
 
-import json
+import math
 import shlex
 import shutil
 from pathlib import Path
@@ -12,23 +12,25 @@ from typing import cast
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.repocard_data import eval_results_to_model_index
 from huggingface_hub.utils import yaml_dump
+from safetensors import safe_open
 from sentence_transformers import SentenceTransformerModelCardData
 
-from ..eval.tables import answers_title, dimension_table, markdown
+from ..eval.tables import TASKS, answers_title, dimension_table, markdown, pages_title, result_tables
 from .folder import read_json
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
+PICTURE = "quality_over_dimension.png"
 DATASETS = {"finqa": ("dreamerdeo/finqa", "FinQA", "MIT"), "tatqa": ("next-tat/TAT-QA", "TAT-QA", "CC BY 4.0")}
-WIDGET = [
-    {
-        "source_sentence": "what was the percentage change in net sales from 2014 to 2015?",
-        "sentences": [
-            "net sales of 2015 is $ 5735 ; net sales of 2014 is $ 5829",
-            "interest expense of 2015 is $ 93 ; interest expense of 2014 is $ 90",
-            "the company leases office space under agreements that expire through 2024",
-        ],
-    }
+# Sentences of public 10-K filings (Boeing 2019, Costco 2015, McDonald's 2022): what the card and the Hub's widget show.
+QUESTIONS = ["why did research and development expense fall in 2019?", "what share of the restaurants is franchised?"]
+PASSAGES = [
+    "Research and development expense decreased by $50 million in 2019 compared with 2018 primarily due to lower "
+    "spending on 777X and 737 MAX.",
+    "Net sales increased $3,454 or 3% during 2015. This was attributable to sales at new warehouses opened in 2014 "
+    "and 2015 and a 1% increase in comparable warehouse sales.",
+    "Approximately 95% of the restaurants at year-end 2022 were franchised, including 95% in the U.S.",
 ]
+WIDGET = [{"source_sentence": question, "sentences": list(PASSAGES)} for question in QUESTIONS]
 
 
 def write_card(folder: Path, results: dict, model_id: str, results_file: str = "results.json") -> ModelCard:
@@ -41,7 +43,7 @@ def write_card(folder: Path, results: dict, model_id: str, results_file: str = "
     """
     config, training = read_json(folder / "config.json"), read_json(folder / "training.json")
     (name,) = results["models"]
-    used = trained_on(training)
+    used, dims = trained_on(training), config["matryoshka_dims"]
     data = SentenceTransformerModelCardData(
         language="en", license="apache-2.0", model_name=model_id.split("/")[-1], model_id=model_id,
         generate_widget_examples=False, local_files_only=True,
@@ -63,16 +65,24 @@ def write_card(folder: Path, results: dict, model_id: str, results_file: str = "
         template_path=str(TEMPLATE),
         model_name=data.model_name,
         model_id=model_id,
-        dims=config["matryoshka_dims"],
+        dims=dims,
+        middle=dims[len(dims) // 2],
+        parameters=f"{parameters(folder) / 1e6:.1f}",
+        questions=QUESTIONS,
+        passages=PASSAGES,
         base_model=metadata["base_model"],
         backbone_type=config["model_type"],
         max_seq_length=config["max_seq_length"],
-        dimension_table=markdown([dimension_table(results, name)]).strip(),
+        searched=searched(results),
+        dimension_table=card_table(results),
+        costs=costs(results, name),
+        fusion_note=fusion_note(results, name),
         tables=(folder / "tables.md").is_file(),
         numeric_limit=numeric_limit(results, name),
+        looked_at=[TASKS[task] for task in results["retrieval"] if task in TASKS],
         prompts_note=", which this model has none of" if not any(config["prompts"].values()) else "",
         training=training_section(training, used),
-        pictures=(folder / "quality_over_dimension.png").is_file(),
+        pictures=(folder / PICTURE).is_file(),
         results_file=results_file,
         machine=results["machine"],
         seed=results["seed"],
@@ -82,11 +92,15 @@ def write_card(folder: Path, results: dict, model_id: str, results_file: str = "
 
 
 def add_results(folder: Path, results_folder: Path, repo_id: str) -> None:
-    """Copy an evaluation's results and pictures into a model folder and write its card from them."""
+    """Put an evaluation into a model folder: results, all tables, the one picture, and the card that is written from
+    them."""
     results = read_json(results_folder / "results.json")
-    for path in results_folder.iterdir():
-        if path.suffix in (".png", ".json", ".md") and path.name != "README.md":
-            shutil.copy(path, folder / path.name)
+    (name,) = results["models"]
+    for file in ("results.json", PICTURE):
+        if (results_folder / file).is_file():
+            shutil.copy(results_folder / file, folder / file)
+    tables = markdown(result_tables(results, names={name: repo_id.split("/")[-1]}))
+    (folder / "tables.md").write_text(tables, encoding="utf-8")
     write_card(folder, results, repo_id)
 
 
@@ -113,12 +127,21 @@ def base_model(training: dict) -> str:
     return Path(backbone).name if Path(backbone).is_dir() or Path(backbone).is_absolute() else backbone
 
 
+def parameters(folder: Path) -> int:
+    """How many numbers the folder's weights hold."""
+    total = 0
+    for path in folder.rglob("*.safetensors"):
+        with safe_open(path, "pt") as weights:
+            total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())
+    return total
+
+
 def model_index(results: dict, name: str) -> list[EvalResult]:
     """nDCG@10 of every task and dimension as the Hub's evaluation results."""
     return [
         EvalResult(
             task_type="information-retrieval", task_name="Information Retrieval", dataset_type=_slug(task),
-            dataset_name=task, metric_type="ndcg_at_10", metric_name=f"nDCG@10 at {dim} dimensions",
+            dataset_name=TASKS.get(task, task), metric_type="ndcg_at_10", metric_name=f"nDCG@10 at {dim} dimensions",
             metric_value=round(metrics["ndcg@10"], 4),
         )
         for task, part in results["retrieval"].items()
@@ -126,47 +149,79 @@ def model_index(results: dict, name: str) -> list[EvalResult]:
     ]  # fmt: skip
 
 
-def numeric_limit(results: dict, name: str) -> str:
-    """A sentence per task that says how rough, from the figures."""
-    return (
-        " ".join(_roughness(task, numbers) for task, numbers in results.get("numbers", {}).get(name, {}).items())
-        or "not measured here."
+def card_table(results: dict) -> str:
+    """The card's one table: what each dimension costs and finds."""
+    (name,) = results["models"]
+    return markdown([dimension_table(results, name, titles=TASKS)]).strip()
+
+
+def searched(results: dict) -> str:
+    """How many questions on how many pages."""
+    return " and ".join(
+        f"{part['queries']:,} questions on {pages_title(part['pages'], part.get('training_pages') or None)} of "
+        f"{TASKS.get(task, task)}"
+        for task, part in results["retrieval"].items()
     )
 
 
+def costs(results: dict, name: str) -> str:
+    """What fewer dimensions lose, and fewer bits at the middle one."""
+    tasks, first = results["retrieval"], next(iter(results["retrieval"]))
+    figures = [{int(dim): m["ndcg@10"] for dim, m in part["systems"][name].items()} for part in tasks.values()]
+    dims = sorted(figures[0], reverse=True)
+    width, middle = dims[0], dims[len(dims) // 2]
+    kept = [f"{dim} keep {min(by[dim] / max(by[width], 1e-9) for by in figures):.0%}" for dim in dims[1:]]
+    where = " (where they lose most)" if len(tasks) > 1 else ""
+    sentences = [f"Of what {width} dimensions score, {' and '.join(kept)}{where}."] if kept else []
+    stored = {row["storage"]: row for row in results.get("cost", {}).get(name, []) if row["dim"] == middle}
+    if stored:
+        full, small, bits = stored["float32"], stored["int8"], stored["binary rescored"]
+        sentences.append(
+            f"On {TASKS.get(first, first)} {middle} dimensions score {full['ndcg@10']:.3f} as float32 "
+            f"({full['bytes']} bytes), {small['ndcg@10']:.3f} as int8 ({small['bytes']}) and {bits['ndcg@10']:.3f} "
+            f"as single bits, rescored ({bits['bytes']})."
+        )
+    return " ".join(sentences)
+
+
+def fusion_note(results: dict, name: str) -> str:
+    """BM25's weights by dimension, and where they were chosen."""
+    fusion = results["fusion"]
+    weights = " / ".join(f"{weight:g}" for weight in fusion["weights"][name].values())
+    chosen = fusion["chosen_on"]
+    return f" (its weight {weights}{f', chosen on half of the pages of {TASKS.get(chosen, chosen)}' if chosen else ''})"
+
+
+def numeric_limit(results: dict, name: str) -> str:
+    """A sentence per task that says how rough, from the figures, beside what a constant does."""
+    tasks = results.get("numbers", {}).get(name, {})
+    rough = [_roughness(TASKS.get(task, task), numbers) for task, numbers in tasks.items()]
+    if not rough:
+        return "how rough was not measured here."
+    return " ".join(["In brackets: what always giving the same number scores, the best one for each figure.", *rough])
+
+
 def _roughness(task: str, numbers: dict) -> str:
-    dim, head = next(iter(numbers["heads"].items()))
+    (dim, head), constant = next(iter(numbers["heads"].items())), numbers["constant"]
+    error, size, sign = "median_relative_error", "magnitude_accuracy", "sign_accuracy"
     return (
-        f"At {dim} dimensions half of {answers_title(numbers['n'], numbers['seen'])} of {task} are off by more than "
-        f"{head['median_relative_error']:.0%}, "
-        f"{head['magnitude_accuracy']:.0%} are within a factor of ten and {head['sign_accuracy']:.0%} have the right "
-        f"sign; Huber {head['huber']:.4f} in z units, where the best constant scores "
-        f"{numbers['constant']['huber']:.4f}."
+        f"{task} ({answers_title(numbers['n'], numbers['seen'])}, {dim} dimensions): half are off by more than "
+        f"{head[error]:.0%} ({constant[error]:.0%}), {head[size]:.0%} are within a factor of ten "
+        f"({constant[size]:.0%}), {head[sign]:.0%} have the right sign ({constant[sign]:.0%})."
     )
 
 
 def training_section(training: dict, used: list[str]) -> str:
-    lines = [f"Trained on {training['train_examples']} questions on {training['machine']}.", ""]
-    lines += [f"- {DATASETS[key][1]} ({DATASETS[key][2]})" for key in used]
+    """What it was trained on and by which command; arguments, hashes and versions stay in ``training.json``."""
     evaluation = training["data"].get("eval_data") or []
     uses = {name: "evaluation only" if name in evaluation else "training" for name in training["sources_sha256"]}
-    digests = training["sources_sha256"] | training.get("synthesized_sha256", {})
-    for name, digest in digests.items():
-        use = uses.get(name, "unlabelled pages for synthetic questions")
-        lines.append(f"- `{_file_and_folder(name)}` ({use}): sha256 `{digest}`")
-    lines += [
-        "",
-        f"Command: `{published_command(training['command'])}`" if training.get("command") else "",
-        "",
-        "Recipe (of its last phase; `training.json` holds all):",
-        "",
-        "```json",
-        json.dumps(training["training"], indent=1),
-        "```",
-        "",
-    ]
-    lines.append(f"Versions: {', '.join(f'{name} {version}' for name, version in training['versions'].items())}.")
-    return "\n".join(lines)
+    uses |= {name: "unlabelled pages for synthetic questions" for name in training.get("synthesized_sha256", {})}
+    sources = ", ".join(f"{DATASETS[key][1]} ({DATASETS[key][2]})" for key in used)
+    lines = [f"On {training['train_examples']:,} questions{f' of {sources}' * bool(used)} ({training['machine']}):", ""]
+    lines += [f"- `{_file_and_folder(name)}`: {use}" for name, use in uses.items()]
+    if training.get("command"):
+        lines += ["", f"Command: `{published_command(training['command'])}`"]
+    return "\n".join([*lines, "", "[training.json](training.json) holds every argument, file hash and version."])
 
 
 def published_command(command: str) -> str:

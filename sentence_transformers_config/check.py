@@ -16,6 +16,8 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from safetensors import safe_open
 
 from ..configuration_finmatryoshka import HEADS_FILE
+from ..eval.tables import TASKS
+from .card import card_table
 
 REQUIRED = (
     "config.json", "model.safetensors", "heads.safetensors", "finmatryoshka.safetensors.index.json", "modules.json",
@@ -42,7 +44,7 @@ def check_folder(folder: str | Path) -> list[str]:
         if path.suffix == ".safetensors":
             problems += _check_weights(path, folder)
     if (folder / "README.md").is_file() and (folder / "results.json").is_file():
-        problems += _check_card(folder)
+        problems += _check_results(folder)
     if not any("missing" in problem or "cannot be read" in problem for problem in problems):
         problems += check_doors(folder)
     return problems
@@ -99,26 +101,47 @@ def _check_weights(path: Path, folder: Path) -> list[str]:
         return [f"{path.relative_to(folder)}: cannot be read ({error})"]
 
 
-def _check_card(folder: Path) -> list[str]:
-    results = json.loads((folder / "results.json").read_text())
+def _check_results(folder: Path) -> list[str]:
+    """Are the figures of these weights, and does the card say the same?"""
     try:
-        card = ModelCard.load(folder / "README.md")
-        index = card.data.to_dict().get("model-index")
-        _, stated = model_index_to_eval_results(index)
-    except Exception as error:
-        return [f"README.md: the card's metadata does not parse ({str(error).splitlines()[0][:120]})"]
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        measured = other_weights(folder, results)
+        return [f"results.json: measured another {name}" for name in measured] + _check_card(folder, results)
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        return [f"results.json: is not what an evaluation wrote ({type(error).__name__}: {str(error)[:120]})"]
+
+
+def other_weights(folder: Path, results: dict) -> list[str]:
+    """The weights of ``folder`` that are not those that ``results`` measured; of a model from the Hub none is known."""
+    (model,) = results["models"].values()
+    stated = model.get("weights")
+    weights = [name for name, _ in list_files(folder) if name.endswith(".safetensors")]
+    return [name for name in weights if stated and stated.get(name) != _sha256(folder / name)]
+
+
+def _check_card(folder: Path, results: dict) -> list[str]:
     (name,) = results["models"]
     measured = {
-        (task, int(dim)): round(metrics["ndcg@10"], 4)
+        (TASKS.get(task, task), int(dim)): round(metrics["ndcg@10"], 4)
         for task, part in results["retrieval"].items()
         for dim, metrics in part["systems"][name].items()
     }
-    on_card = {(r.dataset_name, int(re.findall(r"at (\d+)", r.metric_name or "")[0])): r.metric_value for r in stated}
-    return [
+    try:
+        card = ModelCard.load(folder / "README.md")
+        _, stated = model_index_to_eval_results(card.data.to_dict().get("model-index"))
+        on_card = {
+            (r.dataset_name, int(re.findall(r"at (\d+)", r.metric_name or "")[0])): r.metric_value for r in stated
+        }
+    except Exception as error:
+        return [f"README.md: the card's metadata does not parse ({str(error).splitlines()[0][:120]})"]
+    problems = [
         f"README.md: says {on_card.get(key)} for {key[0]} at {key[1]} dimensions, results.json says {measured.get(key)}"
         for key in sorted(measured.keys() | on_card.keys())
         if measured.get(key) != on_card.get(key)
     ]
+    if card_table(results) not in card.text:
+        problems.append("README.md: its table is not that of results.json; write the card again")
+    return problems
 
 
 def check_doors(folder: Path) -> list[str]:

@@ -1,12 +1,14 @@
 """Adds ONNX or OpenVINO files to a trained folder, each with an int8 variant, and measures what they cost and gain.
 
-    python sentence_transformers_config/export.py FOLDER onnx --pages FINQA_FILE
-    python sentence_transformers_config/export.py FOLDER openvino --pages FINQA_FILE
+    python sentence_transformers_config/export.py FOLDER onnx --pages FINQA_FILE [--output COPY]
+    python sentence_transformers_config/export.py FOLDER openvino --pages FINQA_FILE [--output COPY]
+
+Fails where nDCG@10 of an export is more than 0.005 from the folder's. The files land in FOLDER/onnx and
+FOLDER/openvino, where ``SentenceTransformer(FOLDER, backend=...)`` looks for them, or in COPY beside a copy of all the
+rest; nothing else in the folder is touched.
 
 Stands alone (it imports sentence-transformers and optimum, not this project): optimum pins other versions of
-transformers than this project needs, so it runs in an environment of its own (docs/doors.md). The files land in
-FOLDER/onnx and FOLDER/openvino, where ``SentenceTransformer(FOLDER, backend=...)`` looks for them; nothing else in the
-folder is touched.
+transformers than this project needs, so it runs in an environment of its own (docs/doors.md).
 """
 
 import argparse
@@ -25,6 +27,7 @@ from sentence_transformers import SentenceTransformer, export_dynamic_quantized_
 Backend = Literal["onnx", "openvino"]
 
 SPEED_PAGES = 48
+NDCG_TOLERANCE = 0.005
 # by backend: what loads the int8 variant
 INT8 = {
     "onnx": {"file_name": "onnx/model_qint8_avx512_vnni.onnx"},
@@ -166,7 +169,10 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("backend", choices=list(INT8))
     parser.add_argument("--pages", required=True, help="a file in FinQA's schema, to compare vectors and nDCG@10 on")
+    parser.add_argument("--output", help="a copy of FOLDER that the files go to; FOLDER itself by default")
     args = parser.parse_args()
+    if args.output:
+        args.folder = shutil.copytree(args.folder, args.output, dirs_exist_ok=True)
     for name in export(args.folder, args.backend):
         print(f"written: {args.folder}/{name}")
     questions, pages, relevant = questions_and_pages(args.pages)
@@ -177,7 +183,7 @@ def main() -> None:
     if args.backend == "onnx" and importlib.util.find_spec("fastembed"):
         models["fastembed"] = FastEmbed(args.folder)
     faster = speed_ups(models, pages[:SPEED_PAGES], reference)
-    exact = None
+    exact, off = None, []
     quality = f"nDCG@10 of {len(questions)} questions on {len(pages)} pages"
     print(f"| backend | largest difference | least cosine | {quality} | pages per second, ratio |")
     print("| --- | --- | --- | --- | --- |")
@@ -192,6 +198,10 @@ def main() -> None:
         difference, cosine = np.abs(stacked - against).max(), (stacked * against).sum(1).min()
         ndcg = ndcg_at_10(vectors[0], vectors[1], relevant)
         print(f"| {name} | {difference:.1e} | {cosine:.4f} | {ndcg:.4f} | {ratio} |", flush=True)
+        if args.backend in name and abs(ndcg - ndcg_at_10(exact[0], exact[1], relevant)) > NDCG_TOLERANCE:
+            off.append(name)
+    if off:
+        raise SystemExit(f"error: nDCG@10 of {', '.join(off)} is more than {NDCG_TOLERANCE} from the folder's")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from ..configuration_finmatryoshka import PROJECTION_FILE, read_weights
 from ..data.files import written_whole
 from ..modeling_finmatryoshka import FinMatryoshkaModel
 from .card import add_results
-from .check import SUMS, check_folder, file_sums, sums_text
+from .check import SUMS, check_folder, file_sums, other_weights, sums_text
 from .folder import FolderError, read_json, write_layout
 
 
@@ -76,16 +76,13 @@ def write_rounded(trained: Path, folder: Path) -> None:
 
 def check_results(folder: Path, results: Path) -> None:
     """Refuse figures of other weights than those in ``folder``. Raises `FolderError`."""
-    measured = read_json(results)["models"]
+    measured = read_json(results).get("models", {})
     if len(measured) != 1:
         raise FolderError(f"{results}: measures {len(measured)} models; a release needs the figures of one")
-    (entry,) = measured.values()
-    stated = entry.get("weights")
-    if stated is None:
+    if not all(entry.get("weights") for entry in measured.values()):
         raise FolderError(f"{results}: does not say which weights it measured; evaluate again")
-    for name, digest in file_sums(folder).items():
-        if name.endswith(".safetensors") and stated.get(name) != digest:
-            raise FolderError(
-                f"{results}: measured another {name} than is to be released; write the rounded folder with "
-                "`python -m finmatryoshka.sentence_transformers_config round TRAINED ROUNDED` and evaluate that"
-            )
+    for name in other_weights(folder, {"models": measured}):
+        raise FolderError(
+            f"{results}: measured another {name} than is to be released; write the rounded folder with "
+            "`python -m finmatryoshka.sentence_transformers_config round TRAINED --output ROUNDED` and evaluate that"
+        )

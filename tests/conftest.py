@@ -27,6 +27,7 @@ from finmatryoshka.data.sample import generate_finqa
 from finmatryoshka.sentence_transformers_config.check import OPEN_FOLDER
 
 ROOT = Path(__file__).parent.parent
+RELEASED = ROOT / "models" / "finmatryoshka-minilm"
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 DIMS = [32, 16, 8]
 

@@ -1,4 +1,4 @@
-"""The examples run as they stand, on a folder of real size (256/128/64 dimensions)."""
+"""The examples run as they stand, on the released model."""
 
 import os
 import subprocess
@@ -6,44 +6,33 @@ import sys
 
 import pytest
 
-from conftest import ROOT
+from finmatryoshka.sentence_transformers_config.check import check_doors
+
+from conftest import RELEASED, ROOT
 
 
-@pytest.fixture(scope="module")
-def folder(finqa_files, tmp_path_factory) -> str:
-    """A packaged-encoder folder after one training step: the dimensions that the examples name."""
-    from finmatryoshka import train_st
-
-    out = str(tmp_path_factory.mktemp("examples") / "model")
-    flags = ["--backbone", "minilm", "--data", finqa_files["train"], "--eval_data", finqa_files["eval"],
-             "--max_seq_length", "48", "--max_steps", "1", "--per_device_train_batch_size", "4",
-             "--projection_init", "identity", "--output_dir", out]  # fmt: skip
-    assert train_st.main(flags) == 0
-    return out
+def run(script: str, *arguments: str) -> str:
+    """What an example prints in the repository's root."""
+    command = [sys.executable, str(ROOT / "examples" / script), *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 @pytest.mark.parametrize(
     "script, expected",
     [
-        ("search_filings.py", "page_"), ("duplicate_questions.py", "|"), ("predict_number.py", "64 dimensions"),
-        ("finetune_further.py", "written: "), ("store_64_bytes.py", "64 a page"),
+        ("search_filings.py", "COSTCO_2015_10K/16"), ("duplicate_questions.py", "|"),
+        ("predict_number.py", "64 dimensions"), ("store_64_bytes.py", "64 a page"),
     ],
 )  # fmt: skip
-def test_example(script, expected, folder, tmp_path):
-    arguments = [folder, str(tmp_path / "new")] if script == "finetune_further.py" else [folder]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / script), *arguments],
-        cwd=tmp_path,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert expected in done.stdout
-    if script == "finetune_further.py":
-        from finmatryoshka.sentence_transformers_config.check import check_doors
+def test_example(script, expected):
+    assert expected in run(script)
 
-        assert check_doors(tmp_path / "new") == []
+
+def test_a_folder_that_was_trained_further_opens_every_door(tmp_path):
+    assert "written: " in run("finetune_further.py", str(RELEASED), str(tmp_path / "new"))
+    assert check_doors(tmp_path / "new") == []
 
 
 def test_the_examples_listed_are_the_examples_tested():

@@ -1,6 +1,7 @@
 """Publishing to a Hub on loopback with the real client, and loading from it in fresh processes with empty caches."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from finmatryoshka.sentence_transformers_config.card import trained_on
 from finmatryoshka.sentence_transformers_config.check import SUMS, check_folder
 from finmatryoshka.sentence_transformers_config.publish import PublishError, publish
 
-from conftest import DIMS, ROOT
+from conftest import DIMS, RELEASED
 from loopback_hub import TOKEN, LoopbackHub
 
 REPO = "org/finmatryoshka"
@@ -44,13 +45,9 @@ def ready(trained_folders, finqa_files, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def quickstart(finqa_files, tmp_path_factory) -> Path:
-    """What the quickstart's recipe leaves after two small steps, judged on fewer pages; fit to publish."""
-    folder = tmp_path_factory.mktemp("quickstart") / "model"
-    flags = ["--max_steps", "2", "--per_device_train_batch_size", "8", "--eval_data", finqa_files["eval"],
-             "--projection_init", "identity", "--skip_evaluation", "true", "--output_dir", str(folder)]  # fmt: skip
-    assert train_st.main([str(ROOT / "recipes" / "quickstart.yaml"), *flags]) == 0
-    return with_card(folder, [256, 128, 64], finqa_files, tmp_path_factory.mktemp("evaluated") / "r")
+def released() -> Path:
+    """The very folder that the repository carries."""
+    return RELEASED
 
 
 @pytest.fixture
@@ -96,7 +93,7 @@ def checked(monkeypatch):
     monkeypatch.setattr("finmatryoshka.sentence_transformers_config.publish.check_folder", lambda folder: [])
 
 
-@pytest.mark.parametrize("model, native", [("ready", "NomicBertModel"), ("quickstart", "BertModel")])
+@pytest.mark.parametrize("model, native", [("ready", "NomicBertModel"), ("released", "BertModel")])
 def test_publish_then_every_door_opens_from_empty_caches(model, native, hub, open_doors, tmp_path, request):
     folder = request.getfixturevalue(model)
     url = publish(folder, REPO, api=api(hub))
@@ -241,10 +238,13 @@ def test_a_door_with_other_vectors_is_found(ready, tmp_path):
     )
 
 
-def test_dry_run_lists_files_sizes_and_the_card_and_sends_nothing(ready, capsys):
+def test_dry_run_lists_exactly_what_is_sent_and_sends_nothing(ready, hub, checked, capsys):
     assert cli.main(["publish", str(ready), "--repo_id", REPO, "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert "model.safetensors" in out and "pipeline_tag: sentence-similarity" in out
+    assert "pipeline_tag: sentence-similarity" in out and not hub.log
+    listed = {name: int(size.replace(",", "")) for size, name in re.findall(r"(?m)^ *([\d,]+)  (\S+)$", out)}
+    publish(ready, REPO, api=api(hub))
+    assert listed == {name: len(content) for name, content in hub.files(REPO).items()}
 
 
 def test_dry_run_checks_too(ready, tmp_path, capsys):

@@ -3,6 +3,7 @@ all."""
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,9 +18,10 @@ from sentence_transformers import SentenceTransformer
 
 from finmatryoshka.eval import __main__ as evaluation
 from finmatryoshka.sentence_transformers_config import __main__ as cli
-from finmatryoshka.sentence_transformers_config.check import check_folder
+from finmatryoshka.sentence_transformers_config.card import PASSAGES
+from finmatryoshka.sentence_transformers_config.check import SUMS, check_folder, read_sums
 
-from conftest import DIMS
+from conftest import DIMS, RELEASED, ROOT
 
 TEXTS = ["what was the net sales of alder foods in 2015?", "notes and loans outstanding"]
 
@@ -77,15 +79,26 @@ def _flip(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+def _replace(path: Path, pattern: str, by: str) -> None:
+    text = path.read_text()
+    assert re.search(pattern, text)
+    path.write_text(re.sub(pattern, by, text))
+
+
 @pytest.mark.parametrize(
     "change, named",
     [
         (lambda folder: _flip(folder / "model.safetensors"), "model.safetensors: is not the file that was released"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json: missing"),
         (lambda folder: (folder / "tables.md").unlink(), "tables.md: missing"),
-        (lambda folder: (folder / "README.md").write_text("---\nlicense: mit\n---\n"), "README.md: "),
+        (lambda folder: (folder / "README.md").write_text("---\nlicense: mit\n---\n"), "README.md: the card's"),
+        (lambda folder: _replace(folder / "README.md", r"(\| 32 \|.*) 0\.\d{3} ", r"\1 9.999 "), "README.md: its"),
+        (lambda folder: _replace(folder / "results.json", '"ndcg@10": 0.', '"ndcg@10": 1.'), "README.md: says "),
+        (lambda folder: _replace(folder / "results.json", '"heads.safetensors": "', '"heads.safetensors": "0'),
+         "results.json: measured another heads.safetensors"),
+        (lambda folder: (folder / "results.json").write_text("{}"), "results.json: is not what an evaluation wrote"),
     ],
-)
+)  # fmt: skip
 def test_a_release_that_was_changed_is_refused_with_the_file_named(made, tmp_path, change, named, monkeypatch):
     monkeypatch.setattr("finmatryoshka.sentence_transformers_config.check.check_doors", lambda folder: [])
     folder = Path(shutil.copytree(made["released"], tmp_path / "m"))
@@ -126,3 +139,44 @@ def test_killed_in_the_middle_the_old_release_stays_and_the_next_run_sweeps(made
     assert (old / "SHA256SUMS").read_bytes() == (made["released"] / "SHA256SUMS").read_bytes()
     assert cli.main(["round", str(made["trained"]), "--output", str(old)]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+# --- the folder that the repository carries ---------------------------------------------------------------------------
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout
+
+
+def test_the_repository_carries_one_model_below_50_mb_and_no_other_weights():
+    sizes = {str(path.relative_to(RELEASED)): path.stat().st_size for path in RELEASED.rglob("*") if path.is_file()}
+    assert sum(sizes.values()) < 50e6
+    assert set(sizes) == {*sums_of(RELEASED), SUMS} and not any(name.startswith(("onnx", "openvino")) for name in sizes)
+    weights = {name for name in sizes if name.endswith(".safetensors")}
+    assert weights == {"model.safetensors", "heads.safetensors", "2_Dense/model.safetensors"}
+    paths = [f"models/finmatryoshka-minilm/{name}" for name in sorted(weights)]
+    assert _git("check-ignore", *paths) == "" and _git("check-ignore", "models/other/model.safetensors") != ""
+    assert _git("check-attr", "binary", *paths).splitlines() == [f"{path}: binary: set" for path in paths]
+    assert set(_git("ls-files", "*.safetensors", "*.bin", "*.onnx").split()) <= set(paths)
+
+
+def sums_of(folder: Path) -> dict[str, str]:
+    return read_sums((folder / SUMS).read_text())
+
+
+def test_it_holds_the_projects_code_and_names_no_machine():
+    for name in ("configuration_finmatryoshka.py", "modeling_finmatryoshka.py"):
+        same = (RELEASED / name).read_bytes() == (ROOT / name).read_bytes()
+        assert same, (
+            f"{name} is older: make release TRAINED=models/finmatryoshka-minilm RESULTS=models/finmatryoshka-minilm"
+        )
+    for path in RELEASED.glob("*.json"):
+        assert not re.search(r"(?<![\w.~])/(?:tmp|work|root|home)/\w", path.read_text()), path
+
+
+def test_its_card_runs_as_it_stands_and_finds_the_right_sentences(capsys):
+    card = (RELEASED / "README.md").read_text()
+    (model_id,) = set(re.findall(r'(?:SentenceTransformer|from_pretrained)\("(.*?)"', card))
+    for block in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
+        exec(block.replace(model_id, str(RELEASED)), {})
+    assert [line.split(" -> ")[1] for line in capsys.readouterr().out.splitlines()] == [PASSAGES[0], PASSAGES[2]]

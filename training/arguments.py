@@ -109,6 +109,9 @@ class DataArguments:
         metadata={"help": "FILE N: also train on N pairs of names of one concept (training/concepts.py)."},
     )
     skip_invalid: bool = field(default=False, metadata={"help": "Leave out records without question or page."})
+    beside: list[str] | None = field(
+        default=None, metadata={"help": "Models whose nDCG@10 stands beside the run's own in the closing table."}
+    )
     holdout: float = field(default=0.1, metadata={"help": "Share of pages held out where --eval_data names none."})
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..eval.models import load_model
 from .arguments import ArgumentError
 from .averaging import check_trained_folder
 from .backbone import check_backbone
@@ -66,6 +67,7 @@ def check_stages(stages: list[Stage]) -> None:
     Raises:
         ArgumentError: a value, a combination or the output folder.
         BackboneError: the backbone or a folder to average.
+        EvaluationError: a model to compare with that cannot be loaded.
     """
     for stage in stages:
         check_values(stage)
@@ -85,6 +87,9 @@ def check_stages(stages: list[Stage]) -> None:
         raise ArgumentError(f"--matryoshka_dims: {error}") from None
     for number, stage in enumerate(stages):
         _check_inputs(stage, first=number == 0)
+    if not args.skip_evaluation:
+        for name in last.data.beside or []:
+            load_model(name)
 
 
 def _check_checkpoint(path: str, stages: int) -> None:

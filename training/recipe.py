@@ -20,9 +20,9 @@ GROUPS = (ModelArguments, DataArguments, FinTrainingArguments, StageArguments)
 OPERATIONS = ("train", "average", "refit")
 # One value for the whole run: a stage cannot have its own.
 RUN_WIDE = (
-    "backbone", "base", "matryoshka_dims", "data", "eval_data", "corpus", "holdout", "skip_invalid", "output_dir",
-    "overwrite", "resume_from_checkpoint", "keep_checkpoints", "skip_evaluation", "push_to_hub", "hub_model_id",
-    "hub_private_repo",
+    "backbone", "base", "matryoshka_dims", "data", "eval_data", "corpus", "beside", "holdout", "skip_invalid",
+    "output_dir", "overwrite", "resume_from_checkpoint", "keep_checkpoints", "skip_evaluation", "push_to_hub",
+    "hub_model_id", "hub_private_repo",
 )  # fmt: skip
 # What the two operations that train nothing read of a stage's own arguments; training reads all the others.
 USED = {

@@ -1,11 +1,14 @@
 """What training changed: the table that ends a training run, each figure beside the trivial answer's."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 
 from ..data.numbers import SignedLogScaler
 from ..data.splits import FinancialData
+from ..eval.models import load_model, usable_dims
 from ..eval.numeric import METRICS, evaluate_numbers, lost_to_constants
 from ..eval.retrieval import (
     EncodeOnce,
@@ -25,8 +28,10 @@ def evaluation_tasks(data: FinancialData) -> list[RetrievalTask]:
     return [retrieval_task(source, data.corpus) for source in data.evaluation.values() if source.examples]
 
 
-def learning_report(model, base, data: FinancialData, scaler: SignedLogScaler) -> dict:
+def learning_report(model, base, data: FinancialData, scaler: SignedLogScaler, beside: Sequence[str] = ()) -> dict:
     """Figures of ``model`` and of its untouched ``base`` (a SentenceTransformer or an `EncodeOnce`).
+
+    ``beside`` names further models: ``beside`` of each task holds their nDCG@10, which nothing has to beat.
 
     ``retrieval``: by task, nDCG@10 by dimension of the ``model``, of the ``base`` at its own length (``base_tokens``)
     and of the base at the model's (``base_at_length``, ``tokens``; missing where its positions cannot be extended).
@@ -37,6 +42,7 @@ def learning_report(model, base, data: FinancialData, scaler: SignedLogScaler) -
     tasks = evaluation_tasks(data)
     shared, tokens = EncodeOnce.of(model), model.max_seq_length
     bases = base_at_lengths(EncodeOnce.of(base), [tokens])
+    others = {name: EncodeOnce(load_model(name)) for name in beside}
     report: dict = {"retrieval": {}}
     for task in tasks:
         figures = {"model": shared, "base": next(iter(bases.values()))}
@@ -48,7 +54,14 @@ def learning_report(model, base, data: FinancialData, scaler: SignedLogScaler) -
             "training_pages": task.known_pages(data.train),
             "base_tokens": next(iter(bases)),
             "tokens": tokens,
-            **{name: {d: s.ndcg for d, s in evaluate_retrieval(m, task, dims).items()} for name, m in figures.items()},
+            **{name: _ndcg(m, task, dims) for name, m in figures.items()},
+            "beside": {
+                name: {
+                    "tokens": other.model.max_seq_length,
+                    "ndcg": _ndcg(other, task, usable_dims(name, other.model, dims, "skip")),
+                }
+                for name, other in others.items()
+            },
         }
     examples = {task_name(name): source.examples for name, source in data.evaluation.items()}
     report["numbers"] = evaluate_numbers(model, data.train, examples, scaler)
@@ -56,6 +69,10 @@ def learning_report(model, base, data: FinancialData, scaler: SignedLogScaler) -
     report["learned"] = not report["not_learned"]
     report["example"] = example_search(shared, tasks[0], dims[len(dims) // 2])
     return report
+
+
+def _ndcg(model, task: RetrievalTask, dims: list[int]) -> dict[int, float]:
+    return {dim: scores.ndcg for dim, scores in evaluate_retrieval(model, task, dims).items()}
 
 
 def not_learned(report: dict) -> list[str]:
@@ -98,12 +115,19 @@ def _retrieval_table(name: str, part: dict) -> Table:
         if "base_at_length" in part
         else {part["base_tokens"]: fair}
     )
+    others = part.get("beside", {})
     rows = [
-        [str(dim), *(f"{base[dim]:.4f}" for base in lengths.values()), f"{tuned:.4f}", f"{tuned - fair[dim]:+.4f}"]
+        [
+            str(dim), *(f"{base[dim]:.4f}" for base in lengths.values()), f"{tuned:.4f}", f"{tuned - fair[dim]:+.4f}",
+            *(f"{other['ndcg'][dim]:.4f}" if dim in other["ndcg"] else "–" for other in others.values()),
+        ]
         for dim, tuned in part["model"].items()
-    ]
+    ]  # fmt: skip
     title = f"nDCG@10 on {name}: {part['queries']} questions, {pages_title(part['pages'], part['training_pages'])}"
-    return Table(title, ["dimension", *map(base_name, lengths), f"fine-tuned at {part['tokens']}", "gain"], rows)
+    columns = ["dimension", *map(base_name, lengths), f"fine-tuned at {part['tokens']}", "gain"]
+    return Table(
+        title, [*columns, *(f"{Path(name).name} at {other['tokens']}" for name, other in others.items())], rows
+    )
 
 
 def print_report(report: dict, console: Console | None = None) -> None:

@@ -154,7 +154,7 @@ def _kept_elsewhere(model: SentenceTransformer, target: str, files: dict[str, st
 
 def evaluate(stage: Stage, model: SentenceTransformer, data: FinancialData) -> dict:
     """The closing report, also added to the folder's record: a long training does not depend on it."""
-    report = learning_report(model, base_of(stage.model, model), data, scaler_of(model))
+    report = learning_report(model, base_of(stage.model, model), data, scaler_of(model), stage.data.beside or [])
     path = Path(stage.training.output_dir) / "training.json"
     try:
         replace_file(path, to_json(cast(dict, read_record(path.parent)) | {"report": report}))
