@@ -18,9 +18,9 @@ LAYERS = [
     {"eval"},
     {"data"},
     {"modeling_finmatryoshka"},
-    {"configuration_finmatryoshka"},
+    {"configuration_finmatryoshka", "encoding_finmatryoshka"},
 ]
-SHIPPED = ("configuration_finmatryoshka", "modeling_finmatryoshka")
+SHIPPED = ("configuration_finmatryoshka", "encoding_finmatryoshka", "modeling_finmatryoshka")
 # What a plain use of a model must not pull in: the only packages that may be imported inside a function.
 OPTIONAL = {
     "all_mpnet_base_v2",
@@ -107,6 +107,7 @@ STANDARD = {
     "math",
     "warnings",
     "contextlib",
+    "functools",
     "pathlib",
     "shutil",
 }
