@@ -41,7 +41,7 @@ def encode_by_length(
         options: Further ones of ``encode``.
     """
     tokens = batch_tokens or tokens_per_batch(device_of(model))
-    vectors: list[torch.Tensor] = [torch.empty(0)] * len(texts)
+    vectors: list[torch.Tensor] = [torch.empty(0, device="cpu")] * len(texts)
     with multiplying_in(precision, device_of(model)):
         for positions, _ in batches_by_length(texts, _tokenizer(model), tokens, batch_size):
             batch = encode(

@@ -219,7 +219,7 @@ def score_matrix(task: RetrievalTask, scores: np.ndarray) -> RetrievalScores:
 
 def cosine(a, b) -> torch.Tensor:
     """(n, d), (m, d) → (n, m) cosines in float32."""
-    a, b = (torch.nn.functional.normalize(torch.as_tensor(x).float(), dim=-1) for x in (a, b))
+    a, b = (torch.nn.functional.normalize(torch.as_tensor(x, device="cpu").float(), dim=-1) for x in (a, b))
     return a @ b.T
 
 

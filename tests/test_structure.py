@@ -45,8 +45,8 @@ OPTIONAL = {
     "safetensors",
     "usearch",
 }
-# Our own files that stand for an optional package: importing the search imports Optuna.
-OPTIONAL_OURS = [["finmatryoshka", "training", "search"]]
+# Our own files that stand for optional packages: the search imports Optuna, the command all that trains.
+OPTIONAL_OURS = [["finmatryoshka", "training", "search"], ["finmatryoshka", "training", "command"]]
 PACKAGES = {
     "huggingface_hub": "huggingface_hub",
     "sklearn": "scikit-learn",
