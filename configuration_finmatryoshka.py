@@ -7,7 +7,6 @@ so that ``AutoConfig.from_pretrained(folder, trust_remote_code=True)`` needs not
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
@@ -53,18 +52,6 @@ def check_tokenizer(tokenizer, vocab_size: int, source: str):
             "there"
         )
     return tokenizer
-
-
-def check_texts(texts) -> list[str]:
-    """``texts`` as a list, whatever holds them, or a ``TypeError`` that says what is no text."""
-    if isinstance(texts, (bytes, Mapping)) or any(hasattr(texts, name) for name in ("columns", "column_names")):
-        raise TypeError(f"texts is a {type(texts).__name__}: give a list of strings, for a table one of its columns")
-    texts = [texts] if isinstance(texts, str) else list(texts)
-    for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            kind = type(text).__name__
-            raise TypeError(f"texts[{position}] is {kind}, not a string: leave it out or write it as text")
-    return texts
 
 
 class FinMatryoshkaConfig(PreTrainedConfig):

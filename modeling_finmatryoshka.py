@@ -7,6 +7,7 @@ This file is copied unchanged into every saved folder and imports only torch and
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,8 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import ModelOutput, cached_file, logging
 
-from .configuration_finmatryoshka import FinMatryoshkaConfig, check_texts, check_tokenizer, fingerprints, read_stamp
+from .configuration_finmatryoshka import FinMatryoshkaConfig, check_tokenizer, fingerprints, read_stamp
+from .encoding_finmatryoshka import batches_by_length, check_texts, multiplying_in, tokens_per_batch
 
 logger = logging.get_logger(__name__)
 
@@ -141,10 +143,15 @@ class FinMatryoshkaModel(PreTrainedModel):
         }  # fmt: skip
         # ModernBERT takes no token types: pass on what was given.
         given = {name: value for name, value in arguments.items() if value is not None}
-        encoded = self.backbone(attention_mask=attention_mask, return_dict=True, **given)
-        projected = self.projection(self.pool(encoded.last_hidden_state, attention_mask))
+        output = self._read_out(self.backbone(attention_mask=attention_mask, return_dict=True, **given), attention_mask)
+        return output if return_dict is not False else output.to_tuple()
+
+    def _read_out(self, encoded, attention_mask: Tensor) -> FinMatryoshkaOutput:
+        """What projection and heads make of the backbone's output."""
+        pooled = self.pool(encoded.last_hidden_state, attention_mask)
+        projected = self.projection(pooled.to(self.projection.weight.dtype))
         z = self.predict_z(projected)
-        output = FinMatryoshkaOutput(
+        return FinMatryoshkaOutput(
             last_hidden_state=encoded.last_hidden_state,
             embeddings=self.nest(projected),
             numeric=z,
@@ -152,70 +159,68 @@ class FinMatryoshkaModel(PreTrainedModel):
             hidden_states=encoded.get("hidden_states"),
             attentions=encoded.get("attentions"),
         )
-        return output if return_dict is not False else output.to_tuple()
 
     # --- for those who have no sentence-transformers --------------------------------------------------------------
 
     @torch.inference_mode()
-    def encode(
-        self, texts: Iterable[str] | str, dim: int | None = None, prompt_name: str | None = None, batch_size: int = 32
-    ):
+    def encode(self, texts: Iterable[str] | str, dim=None, prompt_name=None, batch_size=None, precision: str = "fp32"):
         """Unit-length embeddings of ``texts``: (len(texts), dim) float32 array, or (dim,) for a single string.
 
         Args:
             texts: The texts; longer ones are cut at the config's ``max_seq_length`` tokens.
             dim: One of ``matryoshka_dims``; the largest by default.
             prompt_name: ``"query"``, ``"document"`` or ``"numeric"``: which of the config's prompts goes before.
-            batch_size: Texts per pass.
+            batch_size: Texts per pass; by default as many as make the `tokens_per_batch` of the model's device.
+            precision: Of the backbone's products: ``"fp32"`` (as the weights are), ``"bf16"``, ``"fp16"``, or
+                ``"auto"``, what the device multiplies fastest (`best_precision`).
 
         Raises:
-            ValueError: A ``dim``, ``prompt_name`` or ``batch_size`` the model does not have.
+            ValueError: A ``dim``, ``prompt_name``, ``batch_size`` or ``precision`` that there is not.
             TypeError: Texts that are a mapping or a table, or a text that is no string; says at which position.
         """
-        dim = self._check_dim(dim)
-        vectors = self._encode_in_order(texts, prompt_name, batch_size, lambda output: output.embeddings[dim].float())
-        stacked = torch.stack(vectors) if vectors else torch.empty(0, dim)
-        return (stacked[0] if isinstance(texts, str) else stacked).numpy()
+        dim, one, texts = self._check_dim(dim), isinstance(texts, str), check_texts(texts)
+        vectors = torch.empty(len(texts), dim, device="cpu")
+        for positions, output in self.encode_batches(texts, prompt_name, batch_size, precision):
+            vectors[positions] = output.embeddings[dim].float().cpu()
+        return (vectors[0] if one else vectors).numpy()
 
     @torch.inference_mode()
-    def predict_number(self, texts: Iterable[str] | str, dim: int | None = None, batch_size: int = 32):
+    def predict_number(self, texts: Iterable[str] | str, dim=None, batch_size=None, precision: str = "fp32"):
         """Predicted answers of numeric texts (``Question: ... Context: ...``): (len(texts),) float64 array.
 
         In the answers' unit: percentages as fractions, money in the page's. Raises like `encode`, and on stale heads.
         """
-        dim = self._check_dim(dim)
+        dim, one, texts = self._check_dim(dim), isinstance(texts, str), check_texts(texts)
         if self.heads_stale:
             raise ValueError("the heads were fitted to other vectors: fit them again, or set model.heads_stale = False")
-        numbers = self._encode_in_order(texts, "numeric", batch_size, lambda output: output.numbers[dim])
-        return numbers[0].item() if isinstance(texts, str) else torch.tensor(numbers, dtype=torch.float64).numpy()
+        numbers = torch.empty(len(texts), dtype=torch.float64, device="cpu")
+        for positions, output in self.encode_batches(texts, "numeric", batch_size, precision):
+            numbers[positions] = output.numbers[dim].cpu()
+        return numbers[0].item() if one else numbers.numpy()
 
     def _check_dim(self, dim: int | None) -> int:
         if dim is not None and dim not in self.matryoshka_dims:
             raise ValueError(f"dim={dim!r}: this model has {', '.join(map(str, self.matryoshka_dims))}, as numbers")
         return int(dim or self.matryoshka_dims[0])
 
-    def _encode_in_order(self, texts, prompt_name: str | None, batch_size: int, part) -> list[Tensor]:
-        """Of each text, in order, its row of the ``part`` of the outputs that is asked for, on the CPU."""
-        texts = check_texts(texts)
-        rows = [row for output in self._encode_batches(texts, prompt_name, batch_size) for row in part(output).cpu()]
-        in_order = dict(zip(_longest_first(texts), rows))
-        return [in_order[i] for i in range(len(texts))]
-
-    def _encode_batches(self, texts: list[str], prompt_name: str | None, batch_size: int):
-        """`FinMatryoshkaOutput`s of ``texts``, the longest texts first."""
-        if not isinstance(batch_size, int) or batch_size < 1:
+    def encode_batches(self, texts: list[str], prompt_name=None, batch_size: int | None = None, precision="fp32"):
+        """(positions, their `FinMatryoshkaOutput`) of ``texts``, in batches of like length; see `encode`."""
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ValueError(f"batch_size={batch_size!r}: give a whole number from 1 on")
         if prompt_name is not None and prompt_name not in self.config.prompts:
             raise ValueError(f"prompt_name={prompt_name!r}: this model has {', '.join(self.config.prompts)}")
-        prompt = self.config.prompts[prompt_name] if prompt_name else ""
+        texts = [self.config.prompts[prompt_name] + text for text in texts] if prompt_name else texts
         length = self.config.max_seq_length or self.config.max_position_embeddings
-        order, was_training = _longest_first(texts), self.training
+        tokenize = partial(self.tokenizer, truncation=True, max_length=length)
+        device, was_training = self.device, self.training
         self.eval()
         try:
-            for start in range(0, len(texts), batch_size):
-                batch = [prompt + texts[i] for i in order[start : start + batch_size]]
-                inputs = self.tokenizer(batch, padding=True, truncation=True, max_length=length, return_tensors="pt")
-                yield self(**inputs.to(self.device))
+            for positions, columns in batches_by_length(texts, tokenize, tokens_per_batch(device.type), batch_size):
+                inputs = self.tokenizer.pad(columns, return_tensors="pt").to(device)
+                # the backbone alone: what is read out of its vectors costs nothing and gains digits
+                with multiplying_in(precision, device.type):
+                    encoded = self.backbone(return_dict=True, **inputs)
+                yield positions, self._read_out(encoded, inputs["attention_mask"])
         finally:
             self.train(was_training)
 
@@ -252,9 +257,8 @@ class FinMatryoshkaModel(PreTrainedModel):
     def save_pretrained(self, save_directory, state_dict=None, is_main_process: bool = True, **kwargs):  # type: ignore[override]
         """Write a folder that every door opens: weights, config, code, tokenizer, sentence-transformers' small files.
 
-        Args:
-            state_dict: All weights by name, in place of the model's own (accelerate gathers them so under FSDP).
-            kwargs: ``max_shard_size`` splits the backbone. What would not be kept is refused with a ``ValueError``.
+        ``state_dict`` takes the place of the model's own weights (accelerate gathers them so under FSDP) and
+        ``max_shard_size`` splits the backbone. What would not be kept is refused with a ``ValueError``.
         """
         for name in ("variant", "push_to_hub", "distributed_checkpoint"):
             if kwargs.pop(name, None):
@@ -291,10 +295,6 @@ class FinMatryoshkaModel(PreTrainedModel):
                 stamp = fitted_to
         self._loaded = (vectors, heads, stamp, stamp == written)
         return stamp
-
-
-def _longest_first(texts: list[str]) -> list[int]:
-    return sorted(range(len(texts)), key=lambda i: -len(texts[i]))
 
 
 FinMatryoshkaModel.register_for_auto_class("AutoModel")

@@ -20,10 +20,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..data.encoders import BackboneError
 from ..data.schema import DataError
+from ..eval.encoding import PRECISION_CHOICES, PRECISION_HELP
 from ..eval.fusion import DEFAULT_WEIGHT
 from . import measure
 from .duplicates import duplicate_pages, like_questions, read_questions
-from .embedding import BATCH_TOKENS, DEFAULT_MODEL, Embedder
+from .embedding import DEFAULT_MODEL, Embedder
 from .index import IndexPlan, index_pages
 from .schema import STORAGES, CorpusError
 from .search import FUSIONS, MODES, CorpusSearch, Hit
@@ -59,8 +60,9 @@ def _index_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--storage", choices=list(STORAGES), default="float32")
     command.add_argument("--engine", choices=("local", "ray"), default="local")
     command.add_argument(
-        "--batch_tokens", type=_positive, default=BATCH_TOKENS, help="tokens of a batch, padding included"
+        "--batch_tokens", type=_positive, help="tokens of a batch, padding included; default: what suits the device"
     )
+    command.add_argument("--precision", choices=PRECISION_CHOICES, default="auto", help=PRECISION_HELP)
     command.add_argument("--workers", type=_positive, default=1, help="processes that embed, with --engine ray")
     command.add_argument("--ray_address", help="a running cluster, HOST:PORT or 'auto'; else Ray starts here")
     command.add_argument("--skip-invalid", action="store_true", help="name, count and leave out what cannot be read")

@@ -1,27 +1,31 @@
 """Texts to unit vectors by one model at one dimension, in batches of about as many tokens each."""
 
 import hashlib
-from collections.abc import Iterator
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from ..data.encoders import packaged_minilm
+from ..eval.encoding import encode_to_array
 from .schema import CorpusError, Identity
+from .vectors import unit
 
 DEFAULT_MODEL = "models/finmatryoshka-minilm"
-BATCH_TOKENS = 8192
 
 
 class Embedder:
     """A SentenceTransformer folder, Hub id or ``minilm`` at ``dim`` dimensions.
 
+    Pages are read in batches of ``batch_tokens`` and in ``precision`` (eval/encoding.py); questions in fp32.
+
     Raises:
         CorpusError: the model cannot be loaded or is narrower than ``dim``.
     """
 
-    def __init__(self, model: str = DEFAULT_MODEL, dim: int = 128, batch_tokens: int = BATCH_TOKENS):
-        self.name, self.dim, self.batch_tokens = model, dim, batch_tokens
+    def __init__(
+        self, model: str = DEFAULT_MODEL, dim: int = 128, batch_tokens: int | None = None, precision: str = "auto"
+    ):
+        self.name, self.dim, self.batch_tokens, self.precision = model, dim, batch_tokens, precision
         try:
             self.model = SentenceTransformer(packaged_minilm() if model == "minilm" else model, truncate_dim=dim)
         except (OSError, ValueError) as error:
@@ -43,14 +47,8 @@ class Embedder:
 
     def encode_pages(self, texts: list[str]) -> np.ndarray:
         """(n, dim) float32 unit vectors, in the order of ``texts``."""
-        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
-        for batch in self._batches(texts):
-            vectors[batch] = self.model.encode_document(
-                [texts[i] for i in batch],
-                batch_size=len(batch),
-                normalize_embeddings=True,
-                show_progress_bar=False,
-            )
+        encoded = encode_to_array(self.model, self.model.encode_document, texts, self.precision, self.batch_tokens)
+        vectors = unit(encoded.reshape(len(texts), self.dim))
         if not np.isfinite(vectors).all():
             raise CorpusError(f"{self.name}: gave a vector with NaN or infinity; its table would be of no use")
         return vectors
@@ -58,13 +56,3 @@ class Embedder:
     def encode_queries(self, queries: list[str]) -> np.ndarray:
         """(n, dim) float32 unit vectors of questions, with the model's query prompt."""
         return self.model.encode_query(queries, normalize_embeddings=True, show_progress_bar=False)
-
-    def _batches(self, texts: list[str]) -> Iterator[list[int]]:
-        """Positions, longest first, cut where (longest × count) would pass ``batch_tokens``: one text is always
-        taken."""
-        tokens = self.model.tokenizer(texts, truncation=True, max_length=self.model.max_seq_length)["input_ids"]
-        order = sorted(range(len(texts)), key=lambda i: -len(tokens[i]))
-        while order:
-            size = max(1, self.batch_tokens // max(1, len(tokens[order[0]])))
-            yield order[:size]
-            order = order[size:]

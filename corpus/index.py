@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 from tqdm import tqdm
 
-from .embedding import BATCH_TOKENS, DEFAULT_MODEL, Embedder
+from .embedding import DEFAULT_MODEL, Embedder
 from .pages import Skipped, batched, read_pages
 from .ray_engine import embed_with_ray
 from .schema import PAGE_SCHEMA, CorpusError
@@ -34,7 +34,8 @@ class IndexPlan:
     dim: int = 128
     storage: str = "float32"
     engine: str = "local"
-    batch_tokens: int = BATCH_TOKENS
+    batch_tokens: int | None = None
+    precision: str = "auto"
     workers: int = 1
     ray_address: str | None = None
     skip_invalid: bool = False
@@ -71,7 +72,7 @@ def index_pages(plan: IndexPlan) -> IndexReport:
         CorpusError: a model, a table of another model, a table in use, a disk that is full.
     """
     connect(plan.output)  # a wrong name or a missing package before any work
-    embedder = Embedder(plan.model, plan.dim, plan.batch_tokens)
+    embedder = Embedder(plan.model, plan.dim, plan.batch_tokens, plan.precision)
     identity = embedder.identity(plan.storage)
     schema, skipped = identity.table_schema(), Skipped()
     with locked(plan.output):
@@ -98,7 +99,8 @@ def index_pages(plan: IndexPlan) -> IndexReport:
 def _embedded(plan: IndexPlan, embedder: Embedder, chunks: Iterator[pa.Table]):
     """(pages, their vectors) of every chunk: in order on one machine, as they come from several."""
     if plan.engine == "ray":
-        return embed_with_ray(chunks, plan.model, plan.dim, plan.batch_tokens, plan.workers, plan.ray_address)
+        model = (plan.model, plan.dim, plan.batch_tokens, plan.precision)
+        return embed_with_ray(chunks, model, plan.workers, plan.ray_address)
     return ((pages, embedder.encode_pages(pages["text"].to_pylist())) for pages in chunks)
 
 

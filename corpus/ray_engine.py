@@ -25,8 +25,8 @@ WINDOW_CHUNKS = 160  # 20,480 pages
 class _Worker:
     """One actor: a chunk of pages in, the same pages with ``vector`` (float32) out."""
 
-    def __init__(self, model: str, dim: int, batch_tokens: int):
-        self.embedder = Embedder(model, dim, batch_tokens)
+    def __init__(self, *model: Any):
+        self.embedder = Embedder(*model)
 
     def __call__(self, pages: pa.Table) -> pa.Table:
         vectors = self.embedder.encode_pages(pages["text"].to_pylist())
@@ -35,11 +35,12 @@ class _Worker:
 
 
 def embed_with_ray(
-    chunks: Iterator[pa.Table], model: str, dim: int, batch_tokens: int, workers: int, address: str | None = None
+    chunks: Iterator[pa.Table], model: tuple, workers: int, address: str | None = None
 ) -> Iterator[tuple[pa.Table, np.ndarray]]:
     """(pages, (n, dim) unit vectors) of every chunk, in the order in which ``workers`` actors finish.
 
     Args:
+        model: What the actors' `Embedder`s are made of.
         address: Of a running cluster (``host:port``, ``auto``); None starts Ray on this machine.
 
     Raises:
@@ -63,7 +64,7 @@ def embed_with_ray(
         for window in batched(chunks, WINDOW_CHUNKS):
             vectors = ray.data.from_arrow(list(window)).map_batches(
                 _Worker,
-                fn_constructor_args=(model, dim, batch_tokens),
+                fn_constructor_args=model,
                 batch_format="pyarrow",
                 batch_size=None,
                 num_cpus=1,

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..data.encoders import BackboneError
 from ..data.files import written_whole
 from ..data.schema import DataError
+from .encoding import PRECISION_CHOICES, PRECISION_HELP
 from .layouts import main as layouts
 from .readme import main as readme
 from .retrieval import EvaluationError
@@ -53,7 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--skip-invalid", action="store_true", help="leave out records without question or page")
     parser.add_argument("--output", help="folder for results.json, tables.md and pictures; replaced when complete")
     parser.add_argument("--seed", type=int, default=13)
-    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--batch_size", type=int, help="texts of a batch; by default batches hold as many tokens each")
+    parser.add_argument("--precision", choices=PRECISION_CHOICES, default="auto", help=PRECISION_HELP)
     return parser
 
 

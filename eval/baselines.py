@@ -83,7 +83,7 @@ def label_id_baseline(
     model = LabelIdHeads(vectors.shape[1], dims)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for _ in range(epochs):
-        for batch in torch.randperm(int((~held).sum())).split(64):
+        for batch in torch.randperm(int((~held).sum()), device="cpu").split(64):
             optimizer.zero_grad()
             targets = ids[~held][batch]
             sum(((z - targets) ** 2).mean() for z in model(vectors[~held][batch]).values()).backward()

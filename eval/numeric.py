@@ -14,6 +14,7 @@ from sklearn.linear_model import RidgeCV
 
 from ..data.numbers import SignedLogScaler
 from ..data.schema import Example
+from .encoding import encode_to_array
 
 HUBER_DELTA = 1.0
 # Constants that are tried for a metric: so many quantiles of the training answers, and zero.
@@ -142,24 +143,19 @@ def seen_answers(evaluation: list[Example], train: list[Example]) -> int:
 
 
 @torch.inference_mode()
-def predict_z(model, texts: list[str], batch_size: int = 8) -> dict[int, np.ndarray]:
+def predict_z(model, texts: list[str], precision: str = "auto") -> dict[int, np.ndarray]:
     """By dimension, (n,) predictions in z units of a FinMatryoshka SentenceTransformer or FinMatryoshkaModel."""
     heads = model[0].auto_model if hasattr(model, "modules") and hasattr(model, "encode_query") else model
-    order = np.argsort([-len(text) for text in texts], kind="stable")  # the model's own order: nothing to sort in it
-    parts: dict[int, list] = {dim: [] for dim in heads.matryoshka_dims}
-    for output in heads._encode_batches([texts[i] for i in order], "numeric", batch_size):
+    result = {dim: np.empty(len(texts)) for dim in heads.matryoshka_dims}
+    for positions, output in heads.encode_batches(texts, "numeric", precision=precision):
         for dim, z in output.numeric.items():
-            parts[dim].append(z.float().cpu().numpy())
-    result = {}
-    for dim, z in parts.items():
-        result[dim] = np.empty(len(texts))
-        result[dim][order] = np.concatenate(z)
+            result[dim][positions] = z.float().cpu().numpy()
     return result
 
 
 def evaluate_numbers(
     model, train: list[Example], evaluation: dict[str, list[Example]], scaler: SignedLogScaler, base=None,
-    seen: list[Example] | None = None,
+    seen: list[Example] | None = None, precision: str = "auto",
 ) -> dict[str, dict]:  # fmt: skip
     """By task of ``evaluation``: figures by system and dimension of ``n`` answers, ``seen`` of them in training.
 
@@ -170,11 +166,12 @@ def evaluate_numbers(
     Args:
         train: What constants and ridge are fitted on.
         seen: What the model may have been trained on, where that is more than ``train``.
+        precision: What model and base multiply in (eval/encoding.py).
     """
     known = labelled(train)
     train_numbers = np.array([example.number for example in known])
     if base is not None:
-        inputs = base.encode([example.numeric_text for example in known], show_progress_bar=False)
+        inputs = encode_to_array(base, base.encode, [example.numeric_text for example in known], precision)
         targets = scaler.transform(train_numbers)
     results: dict[str, dict] = {}
     for task, examples in evaluation.items():
@@ -182,9 +179,9 @@ def evaluate_numbers(
         if not len(numbers):
             continue
         texts = [example.numeric_text for example in labelled(examples)]
-        predicted = {"heads": predict_z(model, texts)}
+        predicted = {"heads": predict_z(model, texts, precision)}
         if base is not None:
-            queries = base.encode(texts, show_progress_bar=False)
+            queries = encode_to_array(base, base.encode, texts, precision)
             predicted["ridge"] = {
                 dim: RidgeCV(alphas=np.logspace(-2, 3, 11)).fit(inputs[:, :dim], targets).predict(queries[:, :dim])
                 for dim in predicted["heads"]

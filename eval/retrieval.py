@@ -17,6 +17,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from ..data.positions import extend_encoder
 from ..data.schema import Example, Page, Source
 from ..data.splits import half_of
+from .encoding import encode_by_length, precision_of
 
 MAIN_METRIC = "ndcg@10"
 CUTOFFS = [1, 5, 10, 100]
@@ -107,19 +108,25 @@ def task_name(source: str) -> str:
 class EncodeOnce:
     """``model`` that encodes each list of texts once, and truncates the vectors for every dimension.
 
+    Args:
+        model: A SentenceTransformer, or what encodes like one.
+        batch_size: Texts of a batch; by default batches hold as many tokens each (`encode_by_length`).
+        precision: What it multiplies in; ``self.precision`` says what "auto" means on its device.
+
     Raises `EvaluationError` for vectors that are not finite and dimensions wider than the model.
     """
 
-    def __init__(self, model: Any, batch_size: int = 8):
-        self.model = model  # a SentenceTransformer, or what encodes like one
+    def __init__(self, model: Any, batch_size: int | None = None, precision: str = "auto"):
+        self.model = model
         self.batch_size = batch_size
+        self.precision = precision_of(model, precision)
         self._vectors: dict[tuple, torch.Tensor] = {}
         self._at_length: dict[int, EncodeOnce] = {}
 
     @classmethod
-    def of(cls, model: Any, batch_size: int = 8) -> "EncodeOnce":
+    def of(cls, model: Any) -> "EncodeOnce":
         """``model`` itself where it is one already."""
-        return model if isinstance(model, cls) else cls(model, batch_size)
+        return model if isinstance(model, cls) else cls(model)
 
     def encode_query(self, texts: list[str], truncate_dim: int | None = None) -> torch.Tensor:
         """(n, ``truncate_dim``) float32 vectors of questions on the CPU; the full width without ``truncate_dim``."""
@@ -132,8 +139,7 @@ class EncodeOnce:
     def _encode(self, encode, texts: list[str], truncate_dim: int | None) -> torch.Tensor:
         key = (encode.__name__, *texts)
         if key not in self._vectors:
-            vectors = encode(list(texts), convert_to_tensor=True, batch_size=self.batch_size, show_progress_bar=False)
-            vectors = vectors.float().cpu()
+            vectors = encode_by_length(self.model, encode, list(texts), self.precision, batch_size=self.batch_size)
             if not torch.isfinite(vectors).all():
                 position = int((~torch.isfinite(vectors)).any(dim=1).nonzero()[0])
                 raise EvaluationError(f"the model gave a vector with NaN or infinity for {texts[position][:60]!r}")
@@ -156,7 +162,7 @@ class EncodeOnce:
             if hasattr(encoder, "config"):  # static embeddings have no positions
                 model[0].model, _ = extend_encoder(encoder, encoder.config, length)
             model.max_seq_length = length
-            self._at_length[length] = EncodeOnce(model, self.batch_size)
+            self._at_length[length] = EncodeOnce(model, self.batch_size, self.precision)
         return self._at_length[length]
 
 
@@ -213,7 +219,7 @@ def score_matrix(task: RetrievalTask, scores: np.ndarray) -> RetrievalScores:
 
 def cosine(a, b) -> torch.Tensor:
     """(n, d), (m, d) → (n, m) cosines in float32."""
-    a, b = (torch.nn.functional.normalize(torch.as_tensor(x).float(), dim=-1) for x in (a, b))
+    a, b = (torch.nn.functional.normalize(torch.as_tensor(x, device="cpu").float(), dim=-1) for x in (a, b))
     return a @ b.T
 
 

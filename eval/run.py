@@ -13,6 +13,7 @@ from ..data.numbers import SignedLogScaler
 from ..data.schema import Example, Page, Source
 from ..data.splits import FinancialData
 from .concepts import concept_scores, concept_similarities
+from .encoding import precision_of
 from .environment import describe_machine
 from .facts import evaluate_facts
 from .geometry import embedding_quality
@@ -32,7 +33,8 @@ QUALITY_TEXTS = 500
 class EvaluationPlan:
     """What to measure: models, sources, dimensions, sections.
 
-    ``base`` and ``train_data`` give the baselines, ``beside`` names further models for the retrieval tables alone.
+    ``base`` and ``train_data`` give the baselines, ``beside`` names further models for the retrieval tables alone;
+    ``batch_size`` and ``precision`` are those of `EncodeOnce`.
     """
 
     models: list[str]
@@ -45,7 +47,8 @@ class EvaluationPlan:
     sections: tuple[str, ...] = SECTIONS
     narrow: str = "fail"
     seed: int = 13
-    batch_size: int = 8
+    batch_size: int | None = None
+    precision: str = "auto"
     skip_invalid: bool = False
 
 
@@ -97,11 +100,14 @@ def run_evaluation(plan: EvaluationPlan, data: FinancialData | None = None) -> t
         "base": plan.base,
         "beside": plan.beside,
         "seed": plan.seed,
+        "precision": precision_of(next(iter(models.values())), plan.precision),
         **describe_machine(),
     }
-    shared = {name: EncodeOnce(model, plan.batch_size) for name, model in models.items()}
-    others = {name: EncodeOnce(model, plan.batch_size) for name, model in beside.items()}
-    base = EncodeOnce(load_model(plan.base, heads=False), plan.batch_size) if plan.base else None
+    shared, others = (
+        {name: EncodeOnce(model, plan.batch_size, plan.precision) for name, model in group.items()}
+        for group in (models, beside)
+    )
+    base = EncodeOnce(load_model(plan.base, heads=False), plan.batch_size, plan.precision) if plan.base else None
     pictures: dict = {"similarities": {}, "concepts": {}, "numbers": {}}
     steps = tqdm([s for s in SECTIONS if s in plan.sections], desc="evaluating")
     for section in steps:
@@ -139,8 +145,10 @@ def _numbers(models: dict[str, EncodeOnce], read: _Read, base: EncodeOnce | None
             continue
         scaler = SignedLogScaler(heads.config.numeric_mean, heads.config.numeric_std)
         frozen = base.model if base is not None else None
-        results[name] = evaluate_numbers(shared.model, read.fit, by_task, scaler, frozen, read.trained_on)
-        z = predict_z(shared.model, [example.numeric_text for example in known])
+        results[name] = evaluate_numbers(
+            shared.model, read.fit, by_task, scaler, frozen, read.trained_on, shared.precision
+        )
+        z = predict_z(shared.model, [example.numeric_text for example in known], shared.precision)
         pictures[name] = {
             "true": np.array([example.number for example in known]),
             "predicted": {dim: scaler.inverse(values) for dim, values in z.items()},

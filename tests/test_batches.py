@@ -15,13 +15,13 @@ from finmatryoshka.data.schema import DataError, Example, Page
 from finmatryoshka.eval.concepts import load_concepts
 from finmatryoshka.training import losses
 from finmatryoshka.training import teacher as teachers
-from finmatryoshka.training.arguments import FinTrainingArguments
 from finmatryoshka.training.backbone import as_sentence_transformer, load_finmatryoshka
 from finmatryoshka.training.batches import PageBatchSampler, PageCollator, chunks, right_pages
 from finmatryoshka.training.concepts import concept_rows
 from finmatryoshka.training.datasets import fact_rows, training_rows
 from finmatryoshka.training.losses import FinMatryoshkaLoss
 from finmatryoshka.training.teacher import teacher_vectors
+from finmatryoshka.training.trainer_arguments import FinTrainingArguments
 
 from conftest import DIMS
 

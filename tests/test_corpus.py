@@ -44,7 +44,7 @@ def write_jsonl(path, records: list[dict]) -> str:
 def test_index_writes_every_page_with_the_models_unit_vector(plan):
     from sentence_transformers import SentenceTransformer
 
-    report = index_pages(plan())
+    report = index_pages(plan(precision="fp32"))
     rows = rows_of(plan().output)
     assert report.written == report.rows == len(rows) == 36
     assert {rows[0]["document"], rows[0]["page"]} == set(rows[0]["id"].rpartition("/")[::2])

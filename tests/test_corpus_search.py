@@ -208,10 +208,15 @@ def test_like_questions_stand_together(packaged, tmp_path, capsys):
 
 
 def test_batches_hold_about_as_many_tokens_each(tiny_backbones):
-    embedder = Embedder(tiny_backbones["bert"], 16, batch_tokens=40)
-    texts = ["a b c", "a", "a b c d e f g h " * 20, "b"]
-    batches = list(embedder._batches(texts))
-    assert batches[0] == [2] and sorted(i for batch in batches for i in batch) == [0, 1, 2, 3]
+    embedder = Embedder(tiny_backbones["bert"], 16, batch_tokens=12, precision="fp32")
+    texts, sizes, encode = ["a b c", "a", "a b c d e f g h " * 20, "b"], [], embedder.model.encode_document
+
+    def counted(batch, **options):
+        sizes.append(len(batch))
+        return encode(batch, **options)
+
+    embedder.model.encode_document = counted
     vectors = embedder.encode_pages(texts)
+    assert sizes == [1, 2, 1]  # one too long for any batch; 5 and 3 tokens; 3
     np.testing.assert_allclose(vectors[1], embedder.encode_pages(["a"])[0], atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)

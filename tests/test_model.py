@@ -150,7 +150,7 @@ def test_save_and_load_keeps_every_number(model, tmp_path):
     assert config["auto_map"]["AutoModel"] == "modeling_finmatryoshka.FinMatryoshkaModel"
     index = json.loads((tmp_path / "finmatryoshka.safetensors.index.json").read_text())
     assert set(index["weight_map"].values()) == {"model.safetensors", "2_Dense/model.safetensors", "heads.safetensors"}
-    for name in ("modeling_finmatryoshka.py", "configuration_finmatryoshka.py"):
+    for name in ("modeling_finmatryoshka.py", "configuration_finmatryoshka.py", "encoding_finmatryoshka.py"):
         assert (tmp_path / name).read_bytes() == (Path(__file__).parent.parent / name).read_bytes()
 
 

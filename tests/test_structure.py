@@ -18,9 +18,9 @@ LAYERS = [
     {"eval"},
     {"data"},
     {"modeling_finmatryoshka"},
-    {"configuration_finmatryoshka"},
+    {"configuration_finmatryoshka", "encoding_finmatryoshka"},
 ]
-SHIPPED = ("configuration_finmatryoshka", "modeling_finmatryoshka")
+SHIPPED = ("configuration_finmatryoshka", "encoding_finmatryoshka", "modeling_finmatryoshka")
 # What a plain use of a model must not pull in: the only packages that may be imported inside a function.
 OPTIONAL = {
     "all_mpnet_base_v2",
@@ -45,8 +45,8 @@ OPTIONAL = {
     "safetensors",
     "usearch",
 }
-# Our own files that stand for an optional package: importing the search imports Optuna.
-OPTIONAL_OURS = [["finmatryoshka", "training", "search"]]
+# Our own files that stand for optional packages: the search imports Optuna, the command all that trains.
+OPTIONAL_OURS = [["finmatryoshka", "training", "search"], ["finmatryoshka", "training", "command"]]
 PACKAGES = {
     "huggingface_hub": "huggingface_hub",
     "sklearn": "scikit-learn",
@@ -107,6 +107,7 @@ STANDARD = {
     "math",
     "warnings",
     "contextlib",
+    "functools",
     "pathlib",
     "shutil",
 }

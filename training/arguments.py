@@ -1,12 +1,10 @@
-"""The groups of arguments that ``train_st.py`` takes, as flags or in a recipe (training/recipe.py)."""
+"""The groups of arguments that ``train_st.py`` takes, as flags or in a recipe (training/recipe.py).
+
+What ``--help`` shows, so nothing here needs torch: training/trainer_arguments.py joins `TrainingArguments` with
+sentence-transformers' own.
+"""
 
 from dataclasses import dataclass, field
-from functools import partial
-
-import torch
-from sentence_transformers import SentenceTransformerTrainingArguments
-
-from .batches import PageBatchSampler
 
 PAGES = "pages"
 
@@ -116,8 +114,8 @@ class DataArguments:
 
 
 @dataclass
-class FinTrainingArguments(SentenceTransformerTrainingArguments):
-    """sentence-transformers' training arguments, with the loss's and this project's defaults."""
+class TrainingArguments:
+    """How it is trained: the loss's arguments, and this project's defaults of sentence-transformers' own."""
 
     output_dir: str = field(
         default="finmatryoshka-model", metadata={"help": "The folder to write when training is done."}
@@ -168,29 +166,13 @@ class FinTrainingArguments(SentenceTransformerTrainingArguments):
         default=None,
         metadata={"help": "fp16, bf16 or fp32. Default: fp16 on CUDA, bf16 where the CPU has it, else fp32."},
     )
+    dataloader_num_workers: int | None = field(
+        default=None,
+        metadata={"help": "Processes that make batches ready. Default: none on the CPU, up to 4 on CUDA."},
+    )
     overwrite: bool = field(default=False, metadata={"help": "Replace OUTPUT_DIR (when the new folder is complete)."})
     keep_checkpoints: bool = field(default=False, metadata={"help": "Keep OUTPUT_DIR.run after the folder is written."})
     skip_evaluation: bool = field(default=False, metadata={"help": "Write the folder without the closing table."})
-
-    def __post_init__(self):
-        # transformers wants to be told before it accepts bf16 without a GPU
-        self.use_cpu = self.use_cpu or not (torch.cuda.is_available() or torch.backends.mps.is_available())
-        self.precision = self.precision or best_precision()
-        if self.precision not in ("fp16", "bf16", "fp32"):
-            raise ArgumentError(f"--precision {self.precision}: fp16, bf16 or fp32")
-        if self.precision == "fp16" and (self.use_cpu or not torch.cuda.is_available()):
-            raise ArgumentError("--precision fp16 needs a GPU and this run is on the CPU; use bf16 or fp32")
-        self.fp16, self.bf16 = self.precision == "fp16", self.precision == "bf16"
-        if isinstance(self.batch_sampler, str) and self.batch_sampler != PAGES:
-            raise ArgumentError(f"--batch_sampler {self.batch_sampler}: batches are made of pages; leave it out")
-        self.batch_sampler = partial(PageBatchSampler, siblings=self.siblings)
-        if self.tokens_per_forward is None:
-            self.tokens_per_forward = 0 if torch.cuda.is_available() and not self.use_cpu else 2048
-        self.learning_rate_mapping = {r"numeric_heads": self.numeric_learning_rate}
-        # 'true' and 'false' are what a flag can say
-        if isinstance(self.resume_from_checkpoint, str) and self.resume_from_checkpoint.lower() in ("true", "false"):
-            self.resume_from_checkpoint = self.resume_from_checkpoint.lower() == "true"
-        super().__post_init__()
 
 
 @dataclass
@@ -213,11 +195,3 @@ class StageArguments:
         metadata={"help": "refit: the projection, on the finished backbone's vectors (training/refit.py)."},
     )
     heads: bool = field(default=True, metadata={"help": "refit: the numeric heads, on the finished embeddings."})
-
-
-def best_precision() -> str:
-    """fp16 on CUDA, bf16 where the CPU multiplies it natively (AVX512-BF16 or AMX), else fp32."""
-    if torch.cuda.is_available():
-        return "fp16"
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if native else "fp32"

@@ -20,11 +20,12 @@ from ..data.schema import Example, text_id
 from ..data.splits import FinancialData
 from ..data.synthesis.transplant import SyntheticPair, transplanted_pairs
 from ..sentence_transformers_config.folder import finmatryoshka_of
-from .arguments import DataArguments, FinTrainingArguments
+from .arguments import DataArguments
 from .batches import PageCollator, right_pages
 from .concepts import concept_rows
 from .hard_negatives import mined_negatives
 from .teacher import teacher_vectors
+from .trainer_arguments import FinTrainingArguments
 
 
 def training_rows(

@@ -15,7 +15,7 @@ from ..data.numbers import SignedLogScaler
 from ..data.splits import FinancialData
 from ..eval.numeric import labelled
 from ..sentence_transformers_config.folder import finmatryoshka_of
-from .arguments import FinTrainingArguments, ModelArguments
+from .arguments import ModelArguments
 from .averaging import average_weights, encoder_weights, folder_weights
 from .backbone import as_sentence_transformer, check_backbone, load_finmatryoshka, start_projection
 from .checkpoints import StorageError, storage_refusal, sweep_incomplete
@@ -24,6 +24,7 @@ from .losses import FinMatryoshkaLoss
 from .mpnet_attention import set_attention
 from .recipe import Stage
 from .refit import refit_heads, refit_projection
+from .trainer_arguments import FinTrainingArguments
 
 PCA_TEXTS = 600
 # Which prompt goes before which training column.

@@ -14,7 +14,9 @@ from typing import Any, NoReturn, cast
 import yaml
 from transformers import HfArgumentParser
 
-from .arguments import ArgumentError, DataArguments, FinTrainingArguments, ModelArguments, StageArguments
+from .arguments import ArgumentError, DataArguments, ModelArguments, StageArguments
+from .help import PROGRAM
+from .trainer_arguments import FinTrainingArguments
 
 GROUPS = (ModelArguments, DataArguments, FinTrainingArguments, StageArguments)
 OPERATIONS = ("train", "average", "refit")
@@ -78,7 +80,7 @@ class Recipe:
             ArgumentError: a file that cannot be read, an unknown name, a value of another type; in one line.
         """
         # what the library asks for is a NewType of Any, which no class is
-        parser = _Parser(GROUPS, prog="train_st.py", usage="train_st.py [RECIPE] [--NAME VALUE ...]")  # type: ignore[arg-type]
+        parser = _Parser(GROUPS, **PROGRAM)  # type: ignore[arg-type]
         if argv and argv[0].endswith((".yaml", ".yml", ".json")):
             name, written, flags = argv[0], _read_mapping(argv[0]), _read_flags(parser, argv[1:])
         else:

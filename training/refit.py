@@ -109,7 +109,7 @@ def refit_heads(
         torch.manual_seed(seed)
         head = NumericHead(dim, dropout).to(model.device)
         optimizer = torch.optim.AdamW(head.parameters(), lr=learning_rate, weight_decay=weight_decay)
-        inputs, curve = F.normalize(embeddings[:, :dim], dim=-1), torch.zeros(epochs)
+        inputs, curve = F.normalize(embeddings[:, :dim], dim=-1), torch.zeros(epochs, device="cpu")
         for epoch in range(epochs):
             head.train()
             optimizer.zero_grad()
@@ -125,7 +125,7 @@ def refit_heads(
 
     held_out = {}
     for dim in model.matryoshka_dims:
-        curve = sum((train(dim, known, epochs)[1] for known in parts), torch.zeros(epochs))
+        curve = sum((train(dim, known, epochs)[1] for known in parts), torch.zeros(epochs, device="cpu"))
         best = int(curve.argmin()) + 1 if parts else epochs
         head, _ = train(dim, torch.ones_like(fold, dtype=torch.bool), best)
         model.numeric_heads[str(dim)].load_state_dict(head.state_dict())

@@ -36,14 +36,14 @@ def learning_report(model, base, data: FinancialData, scaler: SignedLogScaler, b
     ``retrieval``: by task, nDCG@10 by dimension of the ``model``, of the ``base`` at its own length (``base_tokens``)
     and of the base at the model's (``base_at_length``, ``tokens``; missing where its positions cannot be extended).
     ``numbers``: see `evaluate_numbers`. ``not_learned``: every figure of these that does not beat its trivial answer;
-    ``learned``: whether there is none.
+    ``learned``: whether there is none. ``precision``: what both multiplied in.
     """
     dims = list(finmatryoshka_of(model).matryoshka_dims)
     tasks = evaluation_tasks(data)
     shared, tokens = EncodeOnce.of(model), model.max_seq_length
     bases = base_at_lengths(EncodeOnce.of(base), [tokens])
     others = {name: EncodeOnce(load_model(name)) for name in beside}
-    report: dict = {"retrieval": {}}
+    report: dict = {"precision": shared.precision, "retrieval": {}}
     for task in tasks:
         figures = {"model": shared, "base": next(iter(bases.values()))}
         if tokens in bases:
