@@ -38,8 +38,8 @@ def write_pictures(results: dict, pictures: dict, folder: Path) -> list[str]:
 
 
 def write_cost_over_size(results: dict, folder: Path) -> None:
-    """``cost_over_size``: what a text costs by its tokens and a corpus by its pages (eval/sizes.py), both axes in powers,
-    beside a line of what would be proportional."""
+    """``cost_over_size``: what a text costs by its tokens and a corpus by its pages (eval/sizes.py), beside what
+    would be proportional, on logarithmic axes."""
     with plt.rc_context(_SETTINGS):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8))
         lengths, costs = zip(*[(row["tokens"], row["milliseconds"][0]) for row in results["over_length"]])
@@ -49,13 +49,8 @@ def write_cost_over_size(results: dict, folder: Path) -> None:
             (right, counts, seconds, ("pages", "seconds")),
         ):
             axes.loglog(sizes, values, color="black", marker="o", label="measured")
-            axes.loglog(
-                sizes,
-                [values[0] * size / sizes[0] for size in sizes],
-                color="0.6",
-                linestyle="--",
-                label="proportional",
-            )
+            proportional = [values[0] * size / sizes[0] for size in sizes]
+            axes.loglog(sizes, proportional, color="0.6", linestyle="--", label="proportional")
             axes.set(xlabel=names[0], ylabel=names[1])
             axes.legend(fontsize=8)
         _save(figure, "cost_over_size", folder)

@@ -1,4 +1,4 @@
-"""How speed is measured: variants that take turns, their ratios to one of them, memory, and the share of the matrix peak.
+"""How speed is measured: variants that take turns, their ratios to one of them, memory, share of the matrix peak.
 
 Interleaved repeats, so that a busy machine slows all of them; medians with least and most, as one number says nothing.
 """

@@ -34,8 +34,8 @@ def test_a_batch_holds_as_many_tokens_as_are_asked_for():
         return {"input_ids": [text.split() for text in texts], "about": [[len(text)] for text in texts]}
 
     batches = list(batches_by_length(PAGES, tokenize, 90))
-    assert [positions for positions, _ in batches] == [[3], [1], [4, 2, 0]]  # 70, 45, 15 x 3 tokens
-    assert batches[2][1]["about"] == [[len(PAGES[4])], [len(PAGES[2])], [len(PAGES[0])]]
+    assert [positions for positions, _ in batches] == [[3], [1, 4], [2, 0]]  # 70, 2 x 45, 2 x 10 tokens
+    assert batches[2][1]["about"] == [[len(PAGES[2])], [len(PAGES[0])]]
     assert [len(p) for p, _ in batches_by_length(PAGES, tokenize, 90, 2)] == [2, 2, 1]
 
 

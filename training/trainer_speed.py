@@ -1,4 +1,4 @@
-"""The trainer beside a bare loop over its own batches, interleaved in one run: how much of a machine's time is training.
+"""The trainer beside a bare loop over its own batches, interleaved in one run: what the trainer itself costs.
 
 The bare loop has the batches ready where the model is, and does nothing but forward, backward and fused AdamW.
 """
@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from ..data.decontamination import Decontamination
+from ..data.loading import load_source
+from ..data.splits import FinancialData
 from ..eval.stopwatch import count_flops, matrix_peak, ratios
 from .operations import autocast, build_model, make_trainer
 from .recipe import Recipe, Stage
-from .run import load_arguments_data
 
 BARE, TRAINER = "a bare loop over the same batches", "the trainer"
 
@@ -46,7 +48,8 @@ def measure_trainer(
     """
     with tempfile.TemporaryDirectory() as folder:
         stage = speed_stage(base, data, length, dims, pages, steps + 1, folder)
-        sides = load_arguments_data(stage.data)
+        examples = load_source(data, "train").examples
+        sides = FinancialData(examples, {}, [], {}, {}, Decontamination.of([]))  # nothing is kept of this training
         model = build_model(stage, sides, base)
         seconds: dict[str, list[float]] = {BARE: [], TRAINER: []}
         peaks: dict[str, int | None] = dict.fromkeys(seconds)
