@@ -4,6 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
+import torch
 from sentence_transformers import SentenceTransformer
 
 from ..configuration_finmatryoshka import HEADS_FILE
@@ -11,18 +12,19 @@ from ..data.encoders import encoder_folder
 from .retrieval import EvaluationError
 
 
-def load_model(name: str, heads: bool = True) -> SentenceTransformer:
+def load_model(name: str, heads: bool = True, dtype: torch.dtype | None = None) -> SentenceTransformer:
     """A folder or Hub id as sentence-transformers loads it; ``minilm`` and ``mpnet`` are packaged
     encoders. One line when it fails.
 
     ``heads``: with a FinMatryoshka folder's own code and heads; without, the same vectors from the native encoder.
+    ``dtype``: of the weights, where not their own.
     """
     path = encoder_folder(name)
     if path.startswith((".", "/")) and not os.path.isdir(path):
         raise EvaluationError(f"{name}: no such folder")
     try:
         trusted = heads and os.path.isfile(os.path.join(path, HEADS_FILE))
-        return SentenceTransformer(path, trust_remote_code=trusted)
+        return SentenceTransformer(path, trust_remote_code=trusted, model_kwargs={"dtype": dtype} if dtype else None)
     except Exception as error:  # the clients' errors have no common base
         raise EvaluationError(
             f"{name}: cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0][:120]})"

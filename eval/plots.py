@@ -32,11 +32,34 @@ def write_pictures(results: dict, pictures: dict, folder: Path) -> list[str]:
     written = []
     with plt.rc_context(_SETTINGS):
         for name, figure in _figures(results, pictures):
-            figure.savefig(folder / f"{name}.png", metadata={"Software": None})
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
-            plt.close(figure)
+            _save(figure, name, folder)
             written.append(f"{name}.png")
     return written
+
+
+def write_cost_over_size(results: dict, folder: Path) -> None:
+    """``cost_over_size``: what a text costs by its tokens and a corpus by its pages (eval/sizes.py), beside what
+    would be proportional, on logarithmic axes."""
+    with plt.rc_context(_SETTINGS):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8))
+        lengths, costs = zip(*[(row["tokens"], row["milliseconds"][0]) for row in results["over_length"]])
+        counts, seconds = zip(*[(row["pages"], row["seconds"]) for row in results["over_pages"]])
+        for axes, sizes, values, names in (
+            (left, lengths, costs, ("tokens a text", "milliseconds a text")),
+            (right, counts, seconds, ("pages", "seconds")),
+        ):
+            axes.loglog(sizes, values, color="black", marker="o", label="measured")
+            proportional = [values[0] * size / sizes[0] for size in sizes]
+            axes.loglog(sizes, proportional, color="0.6", linestyle="--", label="proportional")
+            axes.set(xlabel=names[0], ylabel=names[1])
+            axes.legend(fontsize=8)
+        _save(figure, "cost_over_size", folder)
+
+
+def _save(figure, name: str, folder: Path) -> None:
+    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
 
 
 def _figures(results: dict, pictures: dict):

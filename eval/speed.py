@@ -1,164 +1,197 @@
-"""Encoding throughput as ratios against plain sentence-transformers fp32 on the same weights, measured in one run.
+"""Encoding speed as ratios against plain sentence-transformers at its defaults, on the same weights, in one run.
 
-Variants take turns (interleaved repeats), so that a busy machine slows all of them; what is printed is the median and
-the spread of the ratios, each beside the nDCG@10 of the same variant, the peak memory of one call as a ratio, and the
-share of what the machine's matrix product reaches (bf16, or fp16 on a GPU): how much there is left to win. ONNX and
-OpenVINO need other
-versions of transformers: sentence_transformers_config/export.py measures them likewise, training/speed.py a training
-    step.
+Plain fp32 in batches of 32 is the reference; beside it low-precision weights and smaller batches, which anybody can ask
+sentence-transformers for, and this project's batches by tokens, in fp32 and low precision. Every row says how near its
+vectors are to the reference's and what they find. ONNX and OpenVINO int8 stand in the table where the folder has their
+files and the packages are here (sentence_transformers_config/export.py writes and measures them elsewhere).
 
-    python -m finmatryoshka.eval speed MODEL --data FILE
+    python -m finmatryoshka.eval speed MODEL --data FILE [--texts 96] [--repeats 3] [--output FOLDER]
+    python -m finmatryoshka.eval speed MODEL --data FILE --sizes [--output FOLDER]      cost over length and pages
+
+A training step, and the trainer beside a bare loop: python -m finmatryoshka.training.speed.
 """
 
 import argparse
+import importlib.util
+import json
+import os
 import statistics
-import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from ..data.encoders import encoder_folder
+from ..data.files import written_whole
 from ..data.loading import load_source
-from .environment import describe_machine, peak_memory
-from .retrieval import EncodeOnce, evaluate_retrieval
-from .run import load_model, retrieval_task
+from ..encoding_finmatryoshka import best_precision
+from .encoding import encode_by_length
+from .environment import describe_machine
+from .models import load_model
+from .plots import write_cost_over_size
+from .retrieval import RetrievalTask, cosine, retrieval_task, score_matrix
+from .sizes import LENGTHS, PAGE_COUNTS, encoding_over_length, encoding_over_pages, size_tables
+from .stopwatch import interleave, low_precision, memory_ratios, ratios, shares_of_peak, spread
+from .tables import Table, markdown, print_tables
 
-
-def interleave(variants: dict[str, Callable], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each variant, one repeat of all after another; a first round warms up and does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for repeat in range(repeats + 1):
-        for name, variant in variants.items():
-            start = time.perf_counter()
-            variant()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if repeat:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def ratios(seconds: dict[str, list[float]], reference: str) -> dict[str, tuple[float, float, float]]:
-    """Speed-up over ``reference`` within each repeat: (median, least, most)."""
-    result = {}
-    for name, times in seconds.items():
-        speedups = [base / own for base, own in zip(seconds[reference], times)]
-        result[name] = (statistics.median(speedups), min(speedups), max(speedups))
-    return result
-
-
-def memory_ratios(variants: dict[str, Callable], reference: str) -> dict[str, float | None]:
-    """Peak memory of one call of each variant over that of ``reference``; None where it cannot be read."""
-    peaks = {name: peak_memory(variant) for name, variant in variants.items()}
-    base = peaks[reference]
-    return {name: peak / base if peak and base else None for name, peak in peaks.items()}
-
-
-# torch counts the attention of GPUs alone; the CPU's operators take the same arguments first.
-_CPU_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *_, **__: (
-        sdpa_backward_flop_count(grad, q, k, v)
-    ),
+# By backend: the package that runs it and the int8 file that sentence_transformers_config/export.py writes.
+INT8 = {
+    "onnx": ("onnxruntime", "onnx/model_qint8_avx512_vnni.onnx"),
+    "openvino": ("openvino", "openvino/openvino_model_qint8.xml"),
 }
 
 
-def count_flops(call: Callable) -> int:
-    """Floating-point operations of the matrix products (attention's too) in one ``call``."""
-    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
-        call()
-    return counter.get_total_flops()
+@dataclass
+class Variant:
+    """One way to encode: a model, and how it is called.
+
+    Args:
+        arithmetic: What its vectors depend on: variants that share it find the same pages.
+        batch_size: Texts of a batch as sentence-transformers makes them; None: by tokens (eval/encoding.py).
+        precision: What it multiplies in, beside the precision of its weights.
+    """
+
+    model: Any
+    arithmetic: str
+    batch_size: int | None = None
+    precision: str = "fp32"
+
+    def encode(self, encode: Callable, texts: list[str]) -> torch.Tensor:
+        """(n, d) float32 on the CPU, by one of the model's methods."""
+        if self.batch_size is None:
+            return encode_by_length(self.model, encode, texts, self.precision)
+        options = {"batch_size": self.batch_size, "show_progress_bar": False, "convert_to_tensor": True}
+        return encode(texts, **options).float().cpu()
+
+    def pages(self, texts: list[str]) -> torch.Tensor:
+        return self.encode(self.model.encode_document, texts)
+
+    def ndcg(self, task: RetrievalTask, dim: int) -> float:
+        questions = self.encode(self.model.encode_query, list(task.queries.values()))
+        pages = self.pages(list(task.corpus.values()))
+        return score_matrix(task, cosine(questions[:, :dim], pages[:, :dim]).numpy()).ndcg
 
 
-def matrix_peak(repeats: int = 5) -> float:
-    """Operations per second of a large square matrix product in low precision, the best of ``repeats``."""
-    device, size = ("cuda", 8192) if torch.cuda.is_available() else ("cpu", 2048)
-    square = torch.ones(size, size, dtype=low_precision(), device=device)
-    seconds = interleave({"product": lambda: square @ square}, repeats)["product"]
-    return 2 * size**3 / min(seconds)
+REFERENCE = "sentence-transformers, fp32, batches of 32"
 
 
-def low_precision() -> torch.dtype:
-    return torch.float16 if torch.cuda.is_available() else torch.bfloat16
-
-
-def autocast(dtype):
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.autocast(device, dtype=dtype) if dtype else nullcontext()
-
-
-class _Autocast:
-    """A SentenceTransformer that encodes under autocast."""
-
-    def __init__(self, model, dtype):
-        self.model, self.dtype = model, dtype
-
-    def __getattr__(self, name):
-        return getattr(self.model, name)
-
-    def encode_query(self, *args, **kwargs):
-        with autocast(self.dtype):
-            return self.model.encode_query(*args, **kwargs)
-
-    def encode_document(self, *args, **kwargs):
-        with autocast(self.dtype):
-            return self.model.encode_document(*args, **kwargs)
-
-
-def measure_encoding(model: SentenceTransformer, task, dim: int, repeats: int, texts: int) -> list[dict]:
-    """Rows of variant, ratio (median, least, most), memory, share of peak and nDCG@10: fp32, the reference, and bf16
-    (fp16 on a GPU)."""
-    pages = list(task.corpus.values())[:texts]
-    low = low_precision()
-    models = {"fp32": _Autocast(model, None), str(low).removeprefix("torch."): _Autocast(model, low)}
+def variants_of(name: str) -> dict[str, Variant]:
+    """By what a row is called; the first is the reference."""
+    plain = load_model(name, heads=False, dtype=torch.float32)
+    dtype = low_precision()
+    low = str(dtype).removeprefix("torch.")
+    light = load_model(name, heads=False, dtype=dtype)
+    best = best_precision(plain.device.type)
+    short = {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
     variants = {
-        name: lambda m=m: m.encode_document(pages, batch_size=16, show_progress_bar=False) for name, m in models.items()
+        REFERENCE: Variant(plain, "fp32", 32),
+        "sentence-transformers, fp32, batches of 8": Variant(plain, "fp32", 8),
+        f"sentence-transformers, {low} weights, batches of 32": Variant(light, f"{low} weights", 32),
+        f"sentence-transformers, {low} weights, batches of 8": Variant(light, f"{low} weights", 8),
+        "batches by tokens, fp32": Variant(plain, "fp32"),
+        f"batches by tokens, {short}{' (auto)' * (best == short)}": Variant(plain, f"{short} products", None, short),
     }
-    seconds = interleave(variants, repeats)
-    speed = ratios(seconds, "fp32")
-    memory = memory_ratios(variants, "fp32")
-    quality = {name: evaluate_retrieval(EncodeOnce(m), task, [dim])[dim].ndcg for name, m in models.items()}
-    share = shares_of_peak(variants, seconds)
-    return [
-        {
-            "variant": f"encode {name}",
-            "ratio": speed[name],
-            "memory": memory[name],
-            "share of peak": share[name],
-            "ndcg@10": quality[name],
-        }
-        for name in models
-    ]
+    for backend, (package, file) in INT8.items():
+        folder = encoder_folder(name)
+        if os.path.isfile(os.path.join(folder, file)) and importlib.util.find_spec(package):
+            int8: Any = SentenceTransformer(folder, backend=backend, model_kwargs={"file_name": file})  # type: ignore[arg-type]
+            variants[f"{backend}, int8, batches of 8"] = Variant(int8, f"{backend} int8", 8)
+    return variants
 
 
-def shares_of_peak(variants: dict[str, Callable], seconds: dict[str, list[float]]) -> dict[str, float]:
-    peak = matrix_peak()
-    return {name: count_flops(variant) / statistics.median(seconds[name]) / peak for name, variant in variants.items()}
+def measure_encoding(
+    variants: dict[str, Variant], task: RetrievalTask, dim: int, repeats: int, count: int, quality: bool = True
+) -> list[dict]:
+    """Rows of ``variant``, ``pages per second`` (median), ``ratio`` to the first variant (median, least, most),
+    ``memory`` (ratio of the peaks), ``share of peak``, ``least cosine`` to its vectors, and ``ndcg@10`` at ``dim``.
+
+    Args:
+        task: Its first ``count`` pages are encoded; all of it where the ``quality`` is measured, which is slow.
+    """
+    pages, reference = list(task.corpus.values())[:count], next(iter(variants))
+    calls: dict[str, Callable] = {name: lambda v=v: v.pages(pages) for name, v in variants.items()}
+    seconds = interleave(calls, repeats)
+    speed, memory, share = ratios(seconds, reference), memory_ratios(calls, reference), shares_of_peak(calls, seconds)
+    exact = variants[reference].pages(pages)
+    found: dict[str, float | None] = {}
+    rows = []
+    for name, variant in variants.items():
+        if variant.arithmetic not in found:
+            found[variant.arithmetic] = variant.ndcg(task, dim) if quality else None
+        rows.append(
+            {
+                "variant": name,
+                "pages per second": len(pages) / statistics.median(seconds[name]),
+                "ratio": speed[name],
+                "memory": memory[name],
+                "share of peak": share[name],
+                "least cosine": torch.nn.functional.cosine_similarity(variant.pages(pages), exact).min().item(),
+                "ndcg@10": found[variant.arithmetic],
+            }
+        )
+    return rows
+
+
+def encoding_table(rows: list[dict], dim: int, pages: int, repeats: int) -> Table:
+    columns = ["encoding", "pages/s", "speed", "memory", "of peak", "least cosine", f"nDCG@10 at {dim}"]
+    shown = [
+        [
+            row["variant"], f"{row['pages per second']:.1f}", spread(row["ratio"]),
+            "–" if row["memory"] is None else f"×{row['memory']:.2f}", f"{row['share of peak']:.0%}",
+            f"{row['least cosine']:.4f}", "–" if row["ndcg@10"] is None else f"{row['ndcg@10']:.4f}",
+        ]
+        for row in rows
+    ]  # fmt: skip
+    machine = describe_machine()["machine"]
+    note = (
+        f"{machine}; {pages} pages; speed: median (least–most) of {repeats} interleaved repeats over the first row; of "
+        "peak: share of what a large matrix product reaches in low precision; least cosine to the first row's vectors"
+    )
+    return Table("Encoding speed", columns, shown, note)
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser("python -m finmatryoshka.eval speed", description=__doc__)
-    parser.add_argument("model")
-    parser.add_argument("--data", default="sample")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--texts", type=int, default=64)
-    arguments = parser.parse_args(argv)
-    source = load_source(arguments.data, "validation")
-    task = retrieval_task(source, [])
-    print(f"machine: {describe_machine()['machine']}")
-    model = load_model(arguments.model)
-    dim = min(128, model.get_embedding_dimension() or 128)
-    for row in measure_encoding(model, task, dim, arguments.repeats, arguments.texts):
-        print(f"{compared(row)}  nDCG@10 at {dim}: {row['ndcg@10']:.4f}")
-    print("a training step: python -m finmatryoshka.training.speed")
-
-
-def compared(row: dict) -> str:
-    memory = "" if row["memory"] is None else f"  memory ×{row['memory']:.2f}"
-    return (
-        "{:<70} speed ×{:.2f} ({:.2f}–{:.2f})".format(row["variant"], *row["ratio"])
-        + memory
-        + f"  {row['share of peak']:.0%} of peak"
+    parser = argparse.ArgumentParser(
+        "python -m finmatryoshka.eval speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("model")
+    parser.add_argument("--data", default="sample", help="a labelled source, whose pages are encoded")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--texts", type=int, default=96, help="pages encoded in each repeat (with --sizes: 16 is much)")
+    parser.add_argument("--skip_quality", action="store_true", help="leave out nDCG@10, which reads every page")
+    parser.add_argument("--sizes", action="store_true", help="cost over tokens a page and over pages instead")
+    parser.add_argument("--lengths", nargs="+", type=int, default=list(LENGTHS), help="with --sizes: tokens a page")
+    parser.add_argument("--counts", nargs="+", type=int, default=list(PAGE_COUNTS), help="with --sizes: pages")
+    parser.add_argument("--output", help="folder for speed.json, speed.md and the picture of --sizes")
+    arguments = parser.parse_args(argv)
+    task = retrieval_task(load_source(arguments.data, "validation"), [])
+    results: dict[str, Any] = {"model": arguments.model, "data": arguments.data, **describe_machine()}
+    if arguments.sizes:
+        model, pages = load_model(arguments.model, heads=False), list(task.corpus.values())
+        texts, repeats = arguments.texts, arguments.repeats
+        results["over_length"] = encoding_over_length(model, pages, arguments.lengths, texts, repeats)
+        results["over_pages"] = encoding_over_pages(model, pages, arguments.counts)
+        tables = size_tables("encoding", results)
+    else:
+        variants = variants_of(arguments.model)
+        dim = min(128, next(iter(variants.values())).model.get_embedding_dimension() or 128)
+        quality = not arguments.skip_quality
+        rows = measure_encoding(variants, task, dim, arguments.repeats, arguments.texts, quality)
+        results["encoding"] = rows
+        tables = [encoding_table(rows, dim, min(arguments.texts, len(task.corpus)), arguments.repeats)]
+    print_tables(tables)
+    if arguments.output:
+        write_speed(results, tables, arguments.output)
+
+
+def write_speed(results: dict, tables: list[Table], output: str) -> None:
+    """``speed.json``, ``speed.md`` and, of sizes, ``cost_over_size`` as PNG and SVG: ``output``, whole or not at all."""
+    with written_whole(output) as folder:
+        (folder / "speed.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        (folder / "speed.md").write_text(markdown(tables), encoding="utf-8")
+        if "over_length" in results:
+            write_cost_over_size(results, folder)
+    print(f"written: {Path(output) / 'speed.json'}")

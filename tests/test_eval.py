@@ -12,9 +12,8 @@ from finmatryoshka.data.splits import load_data
 from finmatryoshka.eval import __main__ as cli
 from finmatryoshka.eval.run import SCHEMA_VERSION, EvaluationPlan, run_evaluation
 from finmatryoshka.eval.significance import compare_results, paired_bootstrap
-from finmatryoshka.eval.speed import count_flops, memory_ratios, ratios
+from finmatryoshka.eval.stopwatch import count_flops
 from finmatryoshka.eval.tables import result_tables
-from finmatryoshka.training import speed
 from finmatryoshka.training.report import evaluation_tasks
 
 from conftest import DIMS
@@ -142,21 +141,6 @@ def test_flops_are_those_of_the_formulas():
     attend = torch.nn.functional.scaled_dot_product_attention
     assert count_flops(lambda: attend(q, q, q)) == 2 * products
     assert count_flops(lambda: attend(q, q, q).sum().backward()) == 7 * products  # backward: 5, the scores once more
-
-
-def test_speed_ratios_are_within_each_repeat_and_the_command_runs(tiny_backbones, finqa_files, capsys):
-    memory = memory_ratios({"a": lambda: torch.ones(50 << 20).sum(), "b": lambda: torch.ones(25 << 20).sum()}, "a")["b"]
-    assert memory is None or memory == pytest.approx(0.5, abs=0.1)
-    assert ratios({"a": [2.0, 4.0, 3.0], "b": [1.0, 1.0, 3.0]}, "a")["b"] == (2.0, 1.0, 4.0)
-    data = ["--data", finqa_files["eval"], "--repeats", "1"]
-    assert cli.main(["speed", tiny_backbones["bert"], "--texts", "8", *data]) == 0
-    encoding = capsys.readouterr().out
-    assert "nDCG@10 at 64" in encoding
-    base = ["--base", tiny_backbones["bert"], "--dims", "32", "16", "--length", "160", "--pairs", "4"]
-    assert speed.main([*base, *data]) == 0
-    training = capsys.readouterr().out
-    assert "plain sentence-transformers, fp32, its dropout" in training and "2 dimensions and numbers" in training
-    assert (encoding + training).count("% of peak") == 6
 
 
 def test_baselines_are_not_fitted_on_evaluation_questions(tiny_backbones, finqa_files):
