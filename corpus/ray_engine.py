@@ -17,6 +17,7 @@ import pyarrow as pa
 from .embedding import Embedder
 from .pages import batched
 from .schema import PAGE_SCHEMA, CorpusError
+from .table import one_line
 from .vectors import as_matrix
 
 WINDOW_CHUNKS = 160  # 20,480 pages
@@ -43,9 +44,10 @@ def embed_with_ray(
         address: Of a running cluster (``host:port``, ``auto``); None starts Ray on this machine.
 
     Raises:
-        CorpusError: Ray is not installed, no cluster answers, or the work fails even when tried again.
+        CorpusError: Ray is not installed, no cluster answers, a worker raised (an error of Python is not tried again),
+            or was killed more often than Ray gives it another try.
     """
-    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")  # below, Ray Data prints the error that is raised here
     try:
         import ray
         from ray.exceptions import RayError
@@ -60,6 +62,7 @@ def embed_with_ray(
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = False
+        context.raise_original_map_exception = True
         for window in batched(chunks, WINDOW_CHUNKS):
             vectors = ray.data.from_arrow(list(window)).map_batches(
                 _Worker,
@@ -74,10 +77,22 @@ def embed_with_ray(
             for batch in batches:
                 yield batch.select(PAGE_SCHEMA.names), as_matrix(batch["vector"])
     except (RayError, ConnectionError) as error:
-        # A worker's traceback, between Ray's own lines, ends in the line that names the exception.
-        named = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", str(error), re.MULTILINE)
-        reason = (named or str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise CorpusError(f"Ray: {reason}; what was committed is whole, run the same command again") from error
+        raise CorpusError(f"Ray: {_reason(error)}; what was committed is whole, run the same command again") from error
     finally:
         if started and ray.is_initialized():
             ray.shutdown()
+
+
+def _reason(error: Exception) -> str:
+    """What a worker raised, in one line: ours as it reads, others with their class.
+
+    Ray hands on the exception of a chunk as ``cause``; of one in a worker's start there is only the traceback, which
+    ends in the line that names it.
+    """
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, Exception):
+        named = [f"{type(cause).__name__}: {one_line(cause)}"]
+    else:
+        named = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", str(error), re.MULTILINE)
+    reason = (named or str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return re.sub(r"^(?:\w+\.)*(?:CorpusError|BackboneError): ", "", reason)

@@ -9,7 +9,9 @@ import ray
 
 from finmatryoshka.corpus import index as index_module
 from finmatryoshka.corpus import ray_engine
+from finmatryoshka.corpus.__main__ import main
 from finmatryoshka.corpus.index import IndexPlan, index_pages
+from finmatryoshka.corpus.schema import CorpusError
 from finmatryoshka.corpus.table import open_corpus
 
 pytestmark = pytest.mark.slow
@@ -70,3 +72,37 @@ def test_a_killed_worker_costs_no_page(local, tmp_path, monkeypatch):
     (ids, vectors), (local_ids, local_vectors) = by_id(path), by_id(local.output)
     assert ids == local_ids
     np.testing.assert_allclose(vectors, local_vectors, atol=1e-5)
+
+
+class Fails(ray_engine._Worker):
+    def __call__(self, pages):
+        raise RuntimeError("no memory left\n  on the device")
+
+
+class FailsByUs(ray_engine._Worker):
+    def __call__(self, pages):
+        raise CorpusError("the model: gave a vector with NaN")
+
+
+class DoesNotStart(ray_engine._Worker):
+    def __init__(self, *arguments):
+        super().__init__("no/such/model", *arguments[1:])
+
+
+@pytest.mark.parametrize(
+    "worker, message",
+    [
+        (Fails, "error: Ray: RuntimeError: no memory left on the device; what was committed"),
+        (FailsByUs, "error: Ray: the model: gave a vector with NaN; what was committed"),
+        (DoesNotStart, "error: Ray: no/such/model: cannot be loaded"),
+    ],
+)
+def test_what_a_worker_raises_is_one_line(local, worker, message, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(ray_engine, "_Worker", worker)
+    output = str(tmp_path / "ray.lance")
+    command = ["index", *local.files, "--output", output, "--model", local.model, "--dim", "32", "--engine", "ray"]
+    capfd.readouterr()
+    assert main(command) == 2
+    errors = [line for line in capfd.readouterr().err.splitlines() if "page" not in line]  # but the progress bar's
+    assert len(errors) == 1 and errors[0].startswith(message), errors
+    assert list(tmp_path.iterdir()) == []
