@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
@@ -9,7 +10,8 @@ from sentence_transformers import SentenceTransformer
 from ..data.encoders import packaged_minilm
 from .schema import CorpusError, Identity
 
-DEFAULT_MODEL = "models/finmatryoshka-minilm"
+DEFAULT_MODEL = "models/finmatryoshka-minilm"  # in the repository, which is the package's folder
+_PACKAGE = Path(__file__).resolve().parents[1]
 BATCH_TOKENS = 8192
 
 
@@ -23,7 +25,7 @@ class Embedder:
     def __init__(self, model: str = DEFAULT_MODEL, dim: int = 128, batch_tokens: int = BATCH_TOKENS):
         self.name, self.dim, self.batch_tokens = model, dim, batch_tokens
         try:
-            self.model = SentenceTransformer(packaged_minilm() if model == "minilm" else model, truncate_dim=dim)
+            self.model = SentenceTransformer(_folder(model), truncate_dim=dim)
         except (OSError, ValueError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CorpusError(f"{model}: cannot be loaded as a SentenceTransformer ({reason}); give --model") from None
@@ -68,3 +70,16 @@ class Embedder:
             size = max(1, self.batch_tokens // max(1, len(tokens[order[0]])))
             yield order[:size]
             order = order[size:]
+
+
+def _folder(model: str) -> str:
+    """Where ``model`` lies: the default one here or in the package's folder, ``minilm`` in its package, others as they
+    are named. Raises `CorpusError` where the default one is in neither."""
+    if model == "minilm":
+        return packaged_minilm()
+    if model != DEFAULT_MODEL:
+        return model
+    found = [folder for folder in (Path(model), _PACKAGE / model) if folder.is_dir()]
+    if not found:
+        raise CorpusError(f"{model}: the default model is not in this clone; give --model FOLDER, a Hub id or 'minilm'")
+    return str(found[0])

@@ -13,15 +13,15 @@ import pyarrow as pa
 
 from ..data.loading import load_source
 from ..eval.fusion import DEFAULT_WEIGHT, z_score_fusion
-from ..eval.retrieval import EncodeOnce, RetrievalTask, bm25_scores, score_matrix, similarity_matrix
+from ..eval.retrieval import EncodeOnce, RetrievalScores, RetrievalTask, bm25_scores, score_matrix, similarity_matrix
 from .duplicates import read_questions
 from .embedding import DEFAULT_MODEL, Embedder
 from .index import IndexPlan, index_pages
 from .recall import KnownVectors, encoded, recall_of_storage, timed
-from .schema import Identity
+from .schema import CorpusError, Identity
 from .search import CANDIDATES, CorpusSearch
-from .table import build_indices, write_rows
-from .vectors import unit, with_vectors
+from .table import build_indices, open_corpus, write_rows
+from .vectors import as_matrix, unit, with_vectors
 
 EXACT_QUERIES = 10
 _BLOCK = 50_000
@@ -29,7 +29,7 @@ _BLOCK = 50_000
 
 def add_options(command: argparse.ArgumentParser) -> None:
     kinds = command.add_subparsers(dest="kind", required=True)
-    quality = kinds.add_parser("quality", help="nDCG@10 of the modes beside eval's fusion, on a labelled file")
+    quality = kinds.add_parser("quality", help="nDCG@10 and the share of questions whose page is first")
     quality.add_argument("file")
     quality.add_argument("--model", default=DEFAULT_MODEL)
     quality.add_argument("--dim", type=int, default=128)
@@ -47,6 +47,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     storage.add_argument("--dims", type=int, nargs="+", default=[64, 128, 256])
     storage.add_argument("--candidates", type=int, nargs="+", default=[CANDIDATES])
     storage.add_argument("--queries", type=int, default=200)
+    difference = kinds.add_parser("difference", help="how far two tables' vectors of the same pages lie apart")
+    difference.add_argument("table")
+    difference.add_argument("other")
     synthetic = kinds.add_parser("synthetic", help="the same on a made table of random vectors")
     synthetic.add_argument("table", help="where to write it")
     synthetic.add_argument("--rows", type=int, default=1_000_000)
@@ -57,22 +60,26 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     if arguments.kind == "quality":
-        for name, ndcg in quality(arguments.file, arguments.model, arguments.dim).items():
-            print(f"{name:<28} {ndcg:.4f}")
+        print(f"{'':<20} {'nDCG@10':>8} {'first':>8}")
+        for name, scores in quality(arguments.file, arguments.model, arguments.dim).items():
+            print(f"{name:<20} {scores.ndcg:8.4f} {scores.metrics['accuracy@1']:8.4f}")
     elif arguments.kind == "search":
         corpus = CorpusSearch(arguments.table, arguments.model)
         queries = read_questions(arguments.questions)[: arguments.queries]
         _print_speed(search_speed(corpus, queries, corpus.embedder.encode_queries(queries)))
     elif arguments.kind == "recall":
         _print_recall(arguments)
+    elif arguments.kind == "difference":
+        pages, largest = difference(arguments.table, arguments.other)
+        print(f"{pages:,} pages in both, no number of a vector further apart than {largest:.1e}")
     else:
         corpus, vectors = synthetic_table(arguments)
         queries = [f"w{i % 1000} w{(7 * i) % 1000}" for i in range(arguments.queries)]
         _print_speed(search_speed(corpus, queries, vectors))
 
 
-def quality(file: str, model: str, dim: int) -> dict[str, float]:
-    """nDCG@10 by mode of a table of ``file``'s pages, and of `eval`'s BM25 and fusion over the same pages and
+def quality(file: str, model: str, dim: int) -> dict[str, RetrievalScores]:
+    """Scores by mode of a table of ``file``'s pages, and of `eval`'s BM25 and fusion over the same pages and
     questions."""
     task = RetrievalTask.of("quality", load_source(file).examples)
     with tempfile.TemporaryDirectory() as folder:
@@ -82,13 +89,13 @@ def quality(file: str, model: str, dim: int) -> dict[str, float]:
         embedder = corpus.embedder
         vectors = embedder.encode_queries(list(task.queries.values()))
         figures = {
-            f"corpus {mode}": score_matrix(task, _matrix(corpus, task, vectors, mode)).ndcg
+            f"corpus {mode}": score_matrix(task, _matrix(corpus, task, vectors, mode))
             for mode in ("vector", "text", "hybrid")
         }
     dense, words = similarity_matrix(EncodeOnce(embedder.model), task, dim), bm25_scores(task)
     fused = z_score_fusion(dense, words, DEFAULT_WEIGHT)
     for name, scores in {"vector": dense, "text (bm25s)": words, "hybrid": fused}.items():
-        figures[f"eval {name}"] = score_matrix(task, scores).ndcg
+        figures[f"eval {name}"] = score_matrix(task, scores)
     return figures
 
 
@@ -140,6 +147,17 @@ def _print_recall(arguments: argparse.Namespace) -> None:
             f"{row['p95']:8.1f} {row['bytes']:10,.0f}",
             flush=True,
         )
+
+
+def difference(path: str, other: str) -> tuple[int, float]:
+    """(pages, largest absolute difference of a vector's number). Raises `CorpusError` where the pages are not the same
+    or the models are not."""
+    (table, identity), (other_table, other_identity) = open_corpus(path), open_corpus(other)
+    identity.check(other_identity, path)
+    rows, others = table.to_arrow().sort_by("id"), other_table.to_arrow().sort_by("id")
+    if rows["digest"] != others["digest"]:
+        raise CorpusError(f"{path} and {other} do not hold the same pages ({len(rows):,} and {len(others):,})")
+    return len(rows), float(np.abs(as_matrix(rows["vector"]) - as_matrix(others["vector"])).max())
 
 
 def synthetic_table(arguments: argparse.Namespace) -> tuple[CorpusSearch, np.ndarray]:

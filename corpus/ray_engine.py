@@ -17,7 +17,6 @@ import pyarrow as pa
 from .embedding import Embedder
 from .pages import batched
 from .schema import PAGE_SCHEMA, CorpusError
-from .table import one_line
 from .vectors import as_matrix
 
 WINDOW_CHUNKS = 160  # 20,480 pages
@@ -35,6 +34,15 @@ class _Worker:
         return pages.append_column("vector", column)
 
 
+def start(address: str, **options) -> None:
+    """``ray.init`` without Ray's own lines: what it logs of an error is in the error that it raises."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")
+    import ray
+
+    ray.init(address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False, **options)
+
+
 def embed_with_ray(
     chunks: Iterator[pa.Table], model: str, dim: int, batch_tokens: int, workers: int, address: str | None = None
 ) -> Iterator[tuple[pa.Table, np.ndarray]]:
@@ -47,7 +55,6 @@ def embed_with_ray(
         CorpusError: Ray is not installed, no cluster answers, a worker raised (an error of Python is not tried again),
             or was killed more often than Ray gives it another try.
     """
-    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")  # below, Ray Data prints the error that is raised here
     try:
         import ray
         from ray.exceptions import RayError
@@ -56,9 +63,7 @@ def embed_with_ray(
     started = not ray.is_initialized()
     try:
         if started:
-            ray.init(
-                address=address or "local", log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False
-            )
+            start(address or "local")
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = False
@@ -91,7 +96,8 @@ def _reason(error: Exception) -> str:
     """
     cause = getattr(error, "cause", None)
     if isinstance(cause, Exception):
-        named = [f"{type(cause).__name__}: {one_line(cause)}"]
+        message = str(cause).partition("Failed to apply UDF transform after")[0]  # Ray Data's count of its attempts
+        named = [f"{type(cause).__name__}: {' '.join(message.split())}"]
     else:
         named = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", str(error), re.MULTILINE)
     reason = (named or str(error).strip().splitlines() or [type(error).__name__])[-1]

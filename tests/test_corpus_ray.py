@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from finmatryoshka.corpus import index as index_module
 from finmatryoshka.corpus import ray_engine
 from finmatryoshka.corpus.__main__ import main
 from finmatryoshka.corpus.index import IndexPlan, index_pages
-from finmatryoshka.corpus.schema import CorpusError
 from finmatryoshka.corpus.table import open_corpus
 
 pytestmark = pytest.mark.slow
@@ -19,10 +19,12 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    """One Ray on this machine for all tests here."""
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+    """One Ray on this machine for all tests here, whose workers get the classes of this file by value."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    ray_engine.start("local", num_cpus=2, object_store_memory=100 * 2**20)
     yield
     ray.shutdown()
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +81,6 @@ class Fails(ray_engine._Worker):
         raise RuntimeError("no memory left\n  on the device")
 
 
-class FailsByUs(ray_engine._Worker):
-    def __call__(self, pages):
-        raise CorpusError("the model: gave a vector with NaN")
-
-
 class DoesNotStart(ray_engine._Worker):
     def __init__(self, *arguments):
         super().__init__("no/such/model", *arguments[1:])
@@ -93,7 +90,6 @@ class DoesNotStart(ray_engine._Worker):
     "worker, message",
     [
         (Fails, "error: Ray: RuntimeError: no memory left on the device; what was committed"),
-        (FailsByUs, "error: Ray: the model: gave a vector with NaN; what was committed"),
         (DoesNotStart, "error: Ray: no/such/model: cannot be loaded"),
     ],
 )
