@@ -241,8 +241,8 @@ def test_recall_counts_what_storage_and_candidates_lose():
     rng = np.random.default_rng(5)
     vectors = unit(rng.standard_normal((300, 128)))
     pages = [page_row(Page(f"a/{i}", f"page {i}")) for i in range(300)]
-    queries = unit(vectors[:20] + rng.standard_normal((20, 128)) / 8)
-    data = recall.Encoded(pa.Table.from_pylist(pages, PAGE_SCHEMA), vectors, ["a question"] * 20, queries)
+    queries = unit(vectors[:8] + rng.standard_normal((8, 128)) / 8)
+    data = recall.Encoded(pa.Table.from_pylist(pages, PAGE_SCHEMA), vectors, ["a question"] * 8, queries)
     rows = {(r["dim"], r["storage"], r["search"]): r for r in recall.recall_of_storage(data, [64, 128], [15, 300])}
     found = {key: row["recall"] for key, row in rows.items()}
     assert found[64, "float32", "exact"] == found[128, "float32", "exact"] == 1
