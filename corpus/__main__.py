@@ -81,7 +81,9 @@ def _search_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--fusion", choices=FUSIONS, default="z_scores")
     command.add_argument("--weight", type=float, default=DEFAULT_WEIGHT, help="of the words, 0 to 1 (z_scores)")
     command.add_argument("--prefix", action="store_true", help="candidates by 64 dimensions, ordered by all")
-    command.add_argument("--exact", action="store_true", help="score every page, without the approximate index")
+    command.add_argument(
+        "--exact", action="store_true", default=None, help="score every page, without the approximate index"
+    )
     command.add_argument("--json", action="store_true", help="one JSON object a line")
 
 

@@ -1,6 +1,7 @@
 """Texts to unit vectors by one model at one dimension, in batches of about as many tokens each."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
@@ -10,7 +11,8 @@ from ..eval.encoding import encode_to_array
 from .schema import CorpusError, Identity
 from .vectors import unit
 
-DEFAULT_MODEL = "models/finmatryoshka-minilm"
+DEFAULT_MODEL = "models/finmatryoshka-minilm"  # in the repository, which is the package's folder
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 class Embedder:
@@ -27,7 +29,7 @@ class Embedder:
     ):
         self.name, self.dim, self.batch_tokens, self.precision = model, dim, batch_tokens, precision
         try:
-            self.model = SentenceTransformer(packaged_minilm() if model == "minilm" else model, truncate_dim=dim)
+            self.model = SentenceTransformer(_folder(model), truncate_dim=dim)
         except (OSError, ValueError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CorpusError(f"{model}: cannot be loaded as a SentenceTransformer ({reason}); give --model") from None
@@ -56,3 +58,16 @@ class Embedder:
     def encode_queries(self, queries: list[str]) -> np.ndarray:
         """(n, dim) float32 unit vectors of questions, with the model's query prompt."""
         return self.model.encode_query(queries, normalize_embeddings=True, show_progress_bar=False)
+
+
+def _folder(model: str) -> str:
+    """Where ``model`` lies: the default one here or in the package's folder, ``minilm`` in its package, others as they
+    are named. Raises `CorpusError` where the default one is in neither."""
+    if model == "minilm":
+        return packaged_minilm()
+    if model != DEFAULT_MODEL:
+        return model
+    found = [folder for folder in (Path(model), _PACKAGE / model) if folder.is_dir()]
+    if not found:
+        raise CorpusError(f"{model}: the default model is not in this clone; give --model FOLDER, a Hub id or 'minilm'")
+    return str(found[0])

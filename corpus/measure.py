@@ -1,4 +1,4 @@
-"""The figures of docs/corpus.md: quality against eval's fusion, recall of the approximate search, latency, a synthetic
+"""The command that prints the figures of docs/corpus.md: quality beside eval's fusion, latency, recall, a made
 table."""
 
 import argparse
@@ -13,14 +13,15 @@ import pyarrow as pa
 
 from ..data.loading import load_source
 from ..eval.fusion import DEFAULT_WEIGHT, z_score_fusion
-from ..eval.retrieval import EncodeOnce, RetrievalTask, bm25_scores, score_matrix, similarity_matrix
+from ..eval.retrieval import EncodeOnce, RetrievalScores, RetrievalTask, bm25_scores, score_matrix, similarity_matrix
 from .duplicates import read_questions
 from .embedding import DEFAULT_MODEL, Embedder
 from .index import IndexPlan, index_pages
-from .schema import Identity
-from .search import CorpusSearch
-from .table import build_indices, write_rows
-from .vectors import unit, with_vectors
+from .recall import KnownVectors, encoded, recall_of_storage, timed
+from .schema import CorpusError, Identity
+from .search import CANDIDATES, CorpusSearch
+from .table import build_indices, open_corpus, write_rows
+from .vectors import as_matrix, unit, with_vectors
 
 EXACT_QUERIES = 10
 _BLOCK = 50_000
@@ -28,7 +29,7 @@ _BLOCK = 50_000
 
 def add_options(command: argparse.ArgumentParser) -> None:
     kinds = command.add_subparsers(dest="kind", required=True)
-    quality = kinds.add_parser("quality", help="nDCG@10 of the modes beside eval's fusion, on a labelled file")
+    quality = kinds.add_parser("quality", help="nDCG@10 and the share of questions whose page is first")
     quality.add_argument("file")
     quality.add_argument("--model", default=DEFAULT_MODEL)
     quality.add_argument("--dim", type=int, default=128)
@@ -37,6 +38,18 @@ def add_options(command: argparse.ArgumentParser) -> None:
     speed.add_argument("--model")
     speed.add_argument("--questions", required=True, help="a labelled file or a .txt file")
     speed.add_argument("--queries", type=int, default=200)
+    storage = kinds.add_parser("recall", help="recall@10 by dimension, storage and number of candidates")
+    storage.add_argument("files", nargs="+")
+    storage.add_argument("--questions", required=True, help="a labelled file or a .txt file")
+    storage.add_argument("--vectors", required=True, help="the .npz file that keeps what was encoded")
+    storage.add_argument("--passages", action="store_true", help="sentences and table rows instead of whole pages")
+    storage.add_argument("--model", default=DEFAULT_MODEL)
+    storage.add_argument("--dims", type=int, nargs="+", default=[64, 128, 256])
+    storage.add_argument("--candidates", type=int, nargs="+", default=[CANDIDATES])
+    storage.add_argument("--queries", type=int, default=200)
+    difference = kinds.add_parser("difference", help="how far two tables' vectors of the same pages lie apart")
+    difference.add_argument("table")
+    difference.add_argument("other")
     synthetic = kinds.add_parser("synthetic", help="the same on a made table of random vectors")
     synthetic.add_argument("table", help="where to write it")
     synthetic.add_argument("--rows", type=int, default=1_000_000)
@@ -47,20 +60,26 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     if arguments.kind == "quality":
-        for name, ndcg in quality(arguments.file, arguments.model, arguments.dim).items():
-            print(f"{name:<28} {ndcg:.4f}")
+        print(f"{'':<20} {'nDCG@10':>8} {'first':>8}")
+        for name, scores in quality(arguments.file, arguments.model, arguments.dim).items():
+            print(f"{name:<20} {scores.ndcg:8.4f} {scores.metrics['accuracy@1']:8.4f}")
     elif arguments.kind == "search":
         corpus = CorpusSearch(arguments.table, arguments.model)
         queries = read_questions(arguments.questions)[: arguments.queries]
         _print_speed(search_speed(corpus, queries, corpus.embedder.encode_queries(queries)))
+    elif arguments.kind == "recall":
+        _print_recall(arguments)
+    elif arguments.kind == "difference":
+        pages, largest = difference(arguments.table, arguments.other)
+        print(f"{pages:,} pages in both, no number of a vector further apart than {largest:.1e}")
     else:
         corpus, vectors = synthetic_table(arguments)
         queries = [f"w{i % 1000} w{(7 * i) % 1000}" for i in range(arguments.queries)]
         _print_speed(search_speed(corpus, queries, vectors))
 
 
-def quality(file: str, model: str, dim: int) -> dict[str, float]:
-    """nDCG@10 by mode of a table of ``file``'s pages, and of `eval`'s BM25 and fusion over the same pages and
+def quality(file: str, model: str, dim: int) -> dict[str, RetrievalScores]:
+    """Scores by mode of a table of ``file``'s pages, and of `eval`'s BM25 and fusion over the same pages and
     questions."""
     task = RetrievalTask.of("quality", load_source(file).examples)
     with tempfile.TemporaryDirectory() as folder:
@@ -70,13 +89,13 @@ def quality(file: str, model: str, dim: int) -> dict[str, float]:
         embedder = corpus.embedder
         vectors = embedder.encode_queries(list(task.queries.values()))
         figures = {
-            f"corpus {mode}": score_matrix(task, _matrix(corpus, task, vectors, mode)).ndcg
+            f"corpus {mode}": score_matrix(task, _matrix(corpus, task, vectors, mode))
             for mode in ("vector", "text", "hybrid")
         }
     dense, words = similarity_matrix(EncodeOnce(embedder.model), task, dim), bm25_scores(task)
     fused = z_score_fusion(dense, words, DEFAULT_WEIGHT)
     for name, scores in {"vector": dense, "text (bm25s)": words, "hybrid": fused}.items():
-        figures[f"eval {name}"] = score_matrix(task, scores).ndcg
+        figures[f"eval {name}"] = score_matrix(task, scores)
     return figures
 
 
@@ -98,8 +117,8 @@ def search_speed(corpus: CorpusSearch, queries: list[str], vectors: np.ndarray) 
     variants |= {"text": ("text", {}), "hybrid": ("hybrid", {})}
     for name, (mode, options) in variants.items():
         few = slice(EXACT_QUERIES)  # an exact hybrid search reads every vector
-        exact, exact_ms = _timed(corpus, queries[few], vectors[few], mode=mode, exact=True)
-        found, found_ms = _timed(corpus, queries, vectors, mode=mode, **options)
+        exact, exact_ms = timed(corpus, queries[few], vectors[few], mode=mode, exact=True)
+        found, found_ms = timed(corpus, queries, vectors, mode=mode, **options)
         recall = float(np.mean([len(set(a) & set(b)) / max(1, len(a)) for a, b in zip(exact, found)]))
         timings = (
             {name: found_ms} if name in ("text", "vector, prefix") else {name: found_ms, f"{name}, exact": exact_ms}
@@ -110,20 +129,35 @@ def search_speed(corpus: CorpusSearch, queries: list[str], vectors: np.ndarray) 
             yield {"search": variant, "p50": p50, "p95": p95, "recall@10": share}
 
 
-def _timed(corpus, queries, vectors, **options) -> tuple[list[list[str]], list[float]]:
-    found, milliseconds = [], []
-    corpus.rank(queries[0], 10, query_vector=vectors[0], **options)  # the first query opens files
-    for query, vector in zip(queries, vectors):
-        started = time.perf_counter()
-        found.append(corpus.rank(query, 10, query_vector=vector, **options)[0])
-        milliseconds.append((time.perf_counter() - started) * 1000)
-    return found, milliseconds
-
-
 def _print_speed(rows: Iterable[dict]) -> None:
     print(f"{'search':<22} {'p50 ms':>8} {'p95 ms':>8} {'recall@10':>10}")
     for row in rows:
         print(f"{row['search']:<22} {row['p50']:8.1f} {row['p95']:8.1f} {row['recall@10']:10.3f}", flush=True)
+
+
+def _print_recall(arguments: argparse.Namespace) -> None:
+    questions = read_questions(arguments.questions)[: arguments.queries]
+    embedder = Embedder(arguments.model, max(arguments.dims))
+    data = encoded(arguments.files, questions, embedder, arguments.passages, arguments.vectors)
+    print(f"{data.pages.num_rows:,} texts, {len(questions)} questions")
+    print(f"{'dim':>4} {'storage':<8} {'search':<12} {'recall@10':>9} {'p50 ms':>8} {'p95 ms':>8} {'bytes/page':>10}")
+    for row in recall_of_storage(data, arguments.dims, arguments.candidates):
+        print(
+            f"{row['dim']:>4} {row['storage']:<8} {row['search']:<12} {row['recall']:9.3f} {row['p50']:8.1f} "
+            f"{row['p95']:8.1f} {row['bytes']:10,.0f}",
+            flush=True,
+        )
+
+
+def difference(path: str, other: str) -> tuple[int, float]:
+    """(pages, largest absolute difference of a vector's number). Raises `CorpusError` where the pages are not the same
+    or the models are not."""
+    (table, identity), (other_table, other_identity) = open_corpus(path), open_corpus(other)
+    identity.check(other_identity, path)
+    rows, others = table.to_arrow().sort_by("id"), other_table.to_arrow().sort_by("id")
+    if rows["digest"] != others["digest"]:
+        raise CorpusError(f"{path} and {other} do not hold the same pages ({len(rows):,} and {len(others):,})")
+    return len(rows), float(np.abs(as_matrix(rows["vector"]) - as_matrix(others["vector"])).max())
 
 
 def synthetic_table(arguments: argparse.Namespace) -> tuple[CorpusSearch, np.ndarray]:
@@ -145,7 +179,7 @@ def synthetic_table(arguments: argparse.Namespace) -> tuple[CorpusSearch, np.nda
     written = time.perf_counter()
     build_indices(arguments.table, table)
     print(f"written in {written - started:.1f} s, indices built in {time.perf_counter() - written:.1f} s")
-    return CorpusSearch(arguments.table, embedder=cast(Embedder, _Synthetic(identity))), around(arguments.queries)
+    return CorpusSearch(arguments.table, embedder=cast(Embedder, KnownVectors(identity))), around(arguments.queries)
 
 
 def _synthetic_pages(rng: np.random.Generator, start: int, count: int) -> pa.Table:
@@ -162,13 +196,3 @@ def _synthetic_pages(rng: np.random.Generator, start: int, count: int) -> pa.Tab
             "digest": [f"{value:016x}" for value in rng.integers(2**64 - 1, dtype=np.uint64, size=count)],
         }
     )
-
-
-class _Synthetic:
-    """Stands for the model that a synthetic table does not have."""
-
-    def __init__(self, identity: Identity):
-        self._identity = identity
-
-    def identity(self, storage: str) -> Identity:
-        return self._identity

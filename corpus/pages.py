@@ -43,7 +43,7 @@ def read_pages(files: Iterable[str], skip_invalid: bool = False, skipped: Skippe
     for name in _expanded(files):
         try:
             for page in _pages_of(name, skip_invalid, skipped):
-                row = _row(page)
+                row = page_row(page)
                 if digests.get(row["id"], row["digest"]) != row["digest"]:
                     row["id"] += f"#{row['digest'][:8]}"
                 if row["id"] in digests:
@@ -133,7 +133,8 @@ def _parquet_pages(name: str, skip_invalid: bool, skipped: Skipped) -> Iterator[
         raise DataError(f"{name}: is no whole Parquet file ({' '.join(str(error).split())})") from None
 
 
-def _row(page: Page) -> dict:
+def page_row(page: Page) -> dict:
+    """``page`` as a row of `PAGE_SCHEMA`; the digest is over all its fields."""
     if not isinstance(page.text, str):
         raise DataError(f"page {page.page_id}: its text is {type(page.text).__name__}, not text")
     document, _, number = page.page_id.rpartition("/")

@@ -34,6 +34,15 @@ class _Worker:
         return pages.append_column("vector", column)
 
 
+def start(address: str, **options) -> None:
+    """``ray.init`` without Ray's own lines: what it logs of an error is in the error that it raises."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")
+    import ray
+
+    ray.init(address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False, **options)
+
+
 def embed_with_ray(
     chunks: Iterator[pa.Table], model: tuple, workers: int, address: str | None = None
 ) -> Iterator[tuple[pa.Table, np.ndarray]]:
@@ -44,9 +53,9 @@ def embed_with_ray(
         address: Of a running cluster (``host:port``, ``auto``); None starts Ray on this machine.
 
     Raises:
-        CorpusError: Ray is not installed, no cluster answers, or the work fails even when tried again.
+        CorpusError: Ray is not installed, no cluster answers, a worker raised (an error of Python is not tried again),
+            or was killed more often than Ray gives it another try.
     """
-    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
     try:
         import ray
         from ray.exceptions import RayError
@@ -55,12 +64,11 @@ def embed_with_ray(
     started = not ray.is_initialized()
     try:
         if started:
-            ray.init(
-                address=address or "local", log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False
-            )
+            start(address or "local")
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = False
+        context.raise_original_map_exception = True
         for window in batched(chunks, WINDOW_CHUNKS):
             vectors = ray.data.from_arrow(list(window)).map_batches(
                 _Worker,
@@ -75,10 +83,23 @@ def embed_with_ray(
             for batch in batches:
                 yield batch.select(PAGE_SCHEMA.names), as_matrix(batch["vector"])
     except (RayError, ConnectionError) as error:
-        # A worker's traceback, between Ray's own lines, ends in the line that names the exception.
-        named = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", str(error), re.MULTILINE)
-        reason = (named or str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise CorpusError(f"Ray: {reason}; what was committed is whole, run the same command again") from error
+        raise CorpusError(f"Ray: {_reason(error)}; what was committed is whole, run the same command again") from error
     finally:
         if started and ray.is_initialized():
             ray.shutdown()
+
+
+def _reason(error: Exception) -> str:
+    """What a worker raised, in one line: ours as it reads, others with their class.
+
+    Ray hands on the exception of a chunk as ``cause``; of one in a worker's start there is only the traceback, which
+    ends in the line that names it.
+    """
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, Exception):
+        message = str(cause).partition("Failed to apply UDF transform after")[0]  # Ray Data's count of its attempts
+        named = [f"{type(cause).__name__}: {' '.join(message.split())}"]
+    else:
+        named = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", str(error), re.MULTILINE)
+    reason = (named or str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return re.sub(r"^(?:\w+\.)*(?:CorpusError|BackboneError): ", "", reason)

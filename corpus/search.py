@@ -75,7 +75,7 @@ class CorpusSearch:
 
     def rank(
         self, query: str, top: int = 5, mode: str = "hybrid", where: str | None = None, fusion: str = "z_scores",
-        weight: float = DEFAULT_WEIGHT, prefix: bool = False, exact: bool = False,
+        weight: float = DEFAULT_WEIGHT, prefix: bool = False, exact: bool | None = None, candidates: int = CANDIDATES,
         query_vector: np.ndarray | None = None,
     ) -> tuple[list[str], list[float]]:  # fmt: skip
         """Ids and scores of the ``top`` pages, best first; equal scores by id.
@@ -84,7 +84,9 @@ class CorpusSearch:
             where: An SQL condition over the columns, applied before ranking.
             weight: Of the words in a fusion of z-scores, from 0 to 1.
             prefix: Candidates by the first 64 dimensions (int8 in the index), ordered by the stored vectors.
-            exact: Score every page behind the filter, however many there are.
+            exact: Score every page behind the filter, however many there are (True), or the candidates, however few
+                (False); None does the first up to `EXACT_ROWS` pages, unless ``prefix`` asks for candidates.
+            candidates: How many pages each index names.
             query_vector: (dim,) unit vector of the question where it is known.
         """
         if not query.strip():
@@ -102,8 +104,10 @@ class CorpusSearch:
             found = self._words(query, where, top)
             return _best(list(found), np.array(list(found.values())), top)
         vector = self._vector(query) if query_vector is None else query_vector
-        every = exact or not prefix and (count <= EXACT_ROWS or not self._has_candidates())
-        pool = self._pool(query, vector, where, mode, count, max(top, CANDIDATES), prefix, every)
+        if exact is None:
+            exact = not prefix and count <= EXACT_ROWS
+        every = exact or not prefix and not self._has_candidates()
+        pool = self._pool(query, vector, where, mode, count, max(top, candidates), prefix, every)
         ids, cosines = pool["id"].to_pylist(), as_matrix(pool["vector"]) @ vector
         if mode == "vector":
             return _best(ids, cosines, top)

@@ -5,17 +5,22 @@ import json
 from argparse import Namespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from finmatryoshka.corpus import measure
+from finmatryoshka.corpus import embedding, measure, recall
 from finmatryoshka.corpus import search as search_module
 from finmatryoshka.corpus.__main__ import main
 from finmatryoshka.corpus.duplicates import like_questions
 from finmatryoshka.corpus.embedding import Embedder
 from finmatryoshka.corpus.index import IndexPlan, index_pages
+from finmatryoshka.corpus.pages import page_row
 from finmatryoshka.corpus.passages import best_passages, split_page
+from finmatryoshka.corpus.schema import PAGE_SCHEMA
 from finmatryoshka.corpus.search import CorpusSearch
+from finmatryoshka.corpus.vectors import unit
 from finmatryoshka.data.loading import load_source
+from finmatryoshka.data.schema import Page
 
 from conftest import ROOT
 
@@ -71,15 +76,30 @@ def test_the_untrained_encoder_finds_the_company_and_with_a_filter_the_page(pack
     assert found_among(packaged, questions, 1, filtered=True) >= 0.9
 
 
+def test_the_default_model_is_the_packages_wherever_one_stands(tiny_backbones, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(embedding, "_PACKAGE", tmp_path / "package")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["index", "sample", "--output", "a.lance"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: models/finmatryoshka-minilm: ") and "--model" in error and error.count("\n") == 1
+    assert list(tmp_path.glob("here/*")) == []
+    (tmp_path / "package" / "models").mkdir(parents=True)
+    (tmp_path / "package" / "models" / "finmatryoshka-minilm").symlink_to(tiny_backbones["bert"])
+    assert Embedder(dim=32).identity("float32").model == "models/finmatryoshka-minilm"
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not RELEASED.is_dir(), reason="the released model is not in this clone")
-def test_the_released_model_finds_the_right_page_first(finqa_files, questions, tmp_path):
-    path = str(tmp_path / "released.lance")
-    index_pages(IndexPlan([finqa_files["eval"]], path, str(RELEASED), progress=False))
-    assert found_among(CorpusSearch(path), questions, 1) >= 0.95
+def test_the_default_model_finds_the_right_page_first(tmp_path):
+    """Of all pages of the sample as ``index sample`` reads it, by every fourth of its questions."""
+    path = str(tmp_path / "sample.lance")
+    index_pages(IndexPlan(["sample"], path, progress=False))
+    assert found_among(CorpusSearch(path), load_source("sample").examples[::4], 1) >= 0.95
 
 
 def test_modes_score_as_the_evaluation_does(finqa_files):
-    figures = measure.quality(finqa_files["eval"], "minilm", 64)
+    figures = {name: scores.ndcg for name, scores in measure.quality(finqa_files["eval"], "minilm", 64).items()}
     assert figures["corpus hybrid"] == pytest.approx(figures["eval hybrid"], abs=0.005)
     assert figures["corpus vector"] == pytest.approx(figures["eval vector"], abs=1e-3)
     assert figures["corpus text"] == pytest.approx(figures["eval text (bm25s)"], abs=0.02)
@@ -220,3 +240,43 @@ def test_batches_hold_about_as_many_tokens_each(tiny_backbones):
     assert sizes == [1, 2, 1]  # one too long for any batch; 5 and 3 tokens; 3
     np.testing.assert_allclose(vectors[1], embedder.encode_pages(["a"])[0], atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_recall_counts_what_storage_and_candidates_lose():
+    rng = np.random.default_rng(5)
+    vectors = unit(rng.standard_normal((300, 128)))
+    pages = [page_row(Page(f"a/{i}", f"page {i}")) for i in range(300)]
+    queries = unit(vectors[:8] + rng.standard_normal((8, 128)) / 8)
+    data = recall.Encoded(pa.Table.from_pylist(pages, PAGE_SCHEMA), vectors, ["a question"] * 8, queries)
+    rows = {(r["dim"], r["storage"], r["search"]): r for r in recall.recall_of_storage(data, [64, 128], [15, 300])}
+    found = {key: row["recall"] for key, row in rows.items()}
+    assert found[64, "float32", "exact"] == found[128, "float32", "exact"] == 1
+    assert (64, "float32", "prefix, 15") not in rows and (128, "int8", "index, 15") not in rows
+    for storage in ("float32", "float16", "int8"):
+        assert found[128, storage, "exact"] >= 0.95
+        assert found[128, storage, "prefix, 300"] == found[128, storage, "exact"]
+        assert found[128, storage, "prefix, 15"] < 0.9  # random vectors: half their numbers name other neighbours
+    assert rows[128, "int8", "exact"]["bytes"] < rows[128, "float32", "exact"]["bytes"]
+
+
+def test_recall_encodes_once(finqa_files, tiny_backbones, tmp_path, capsys):
+    file = finqa_files["eval"]
+    command = ["measure", "recall", file, "--questions", file, "--vectors", str(tmp_path / "kept.npz"), "--passages",
+               "--model", tiny_backbones["bert"], "--dims", "64", "--queries", "3"]  # fmt: skip
+    printed = []
+    for _ in range(2):
+        assert main(command) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0].startswith("encoded ") and not printed[1].startswith("encoded ")
+    assert "64 float32  exact            1.000" in printed[1]
+
+
+def test_the_difference_of_two_tables_is_printed(finqa_files, tiny_backbones, tmp_path, capsys):
+    one, same, other = (str(tmp_path / f"{name}.lance") for name in ("one", "same", "other"))
+    for path, file in ((one, "eval"), (same, "eval"), (other, "train")):
+        index_pages(IndexPlan([finqa_files[file]], path, tiny_backbones["bert"], 32, progress=False))
+    capsys.readouterr()
+    assert main(["measure", "difference", one, same]) == 0
+    assert capsys.readouterr().out.startswith("36 pages in both")
+    assert main(["measure", "difference", one, other]) == 2
+    assert "do not hold the same pages" in capsys.readouterr().err
