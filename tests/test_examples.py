@@ -1,10 +1,13 @@
 """The examples run as they stand, on a folder of real size (256/128/64 dimensions)."""
 
-import os
-import subprocess
+import runpy
 import sys
+from pathlib import Path
 
 import pytest
+
+from finmatryoshka import train_st
+from finmatryoshka.sentence_transformers_config.check import check_doors
 
 from conftest import ROOT
 
@@ -12,8 +15,6 @@ from conftest import ROOT
 @pytest.fixture(scope="module")
 def folder(finqa_files, tmp_path_factory) -> str:
     """A packaged-encoder folder after one training step: the dimensions that the examples name."""
-    from finmatryoshka import train_st
-
     out = str(tmp_path_factory.mktemp("examples") / "model")
     flags = ["--backbone", "minilm", "--data", finqa_files["train"], "--eval_data", finqa_files["eval"],
              "--max_seq_length", "48", "--max_steps", "1", "--per_device_train_batch_size", "4",
@@ -29,21 +30,14 @@ def folder(finqa_files, tmp_path_factory) -> str:
         ("finetune_further.py", "written: "), ("store_64_bytes.py", "64 a page"),
     ],
 )  # fmt: skip
-def test_example(script, expected, folder, tmp_path):
-    arguments = [folder, str(tmp_path / "new")] if script == "finetune_further.py" else [folder]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / script), *arguments],
-        cwd=tmp_path,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert expected in done.stdout
+def test_example(script, expected, folder, tmp_path, monkeypatch, capsys):
+    path = str(ROOT / "examples" / script)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [path, folder, "new"] if script == "finetune_further.py" else [path, folder])
+    runpy.run_path(path, run_name="__main__")
+    assert expected in capsys.readouterr().out
     if script == "finetune_further.py":
-        from finmatryoshka.sentence_transformers_config.check import check_doors
-
-        assert check_doors(tmp_path / "new") == []
+        assert check_doors(Path("new")) == []
 
 
 def test_the_examples_listed_are_the_examples_tested():
