@@ -30,10 +30,11 @@ def folder(finqa_files, tmp_path_factory) -> str:
         ("finetune_further.py", "written: "), ("store_64_bytes.py", "64 a page"),
     ],
 )  # fmt: skip
-def test_example(script, expected, folder, tmp_path, monkeypatch, capsys):
+def test_example(script, expected, folder, finqa_files, tmp_path, monkeypatch, capsys):
     path = str(ROOT / "examples" / script)
+    further = {"finetune_further.py": ["new"], "search_filings.py": [finqa_files["train"]]}
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [path, folder, "new"] if script == "finetune_further.py" else [path, folder])
+    monkeypatch.setattr(sys, "argv", [path, folder, *further.get(script, [])])
     runpy.run_path(path, run_name="__main__")
     assert expected in capsys.readouterr().out
     if script == "finetune_further.py":
