@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +30,7 @@ from transformers import (
 
 from finmatryoshka.data.sample import generate_finqa
 from finmatryoshka.sentence_transformers_config import check
+from finmatryoshka.training import operations
 
 from warm_process import run_script
 
@@ -52,6 +54,14 @@ def warm_doors():
     """The project's own check opens folders in processes that have the libraries already."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(check, "subprocess", SimpleNamespace(run=run_script))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_refits():
+    """The refit's operation fits the heads for a few epochs; tests of what they learn call `refit_heads` itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operations, "refit_heads", partial(operations.refit_heads, epochs=20))
         yield
 
 
