@@ -17,6 +17,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from transformers import (
     BertConfig,
     BertModel,
@@ -33,6 +34,10 @@ from finmatryoshka.sentence_transformers_config import check
 from finmatryoshka.training import operations
 
 from warm_process import run_script
+
+# Neither a slow machine nor a busy one fails a test.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
