@@ -28,8 +28,9 @@ check: $(VENV)/.installed
 	mkdir -p .types && ln -sfn .. .types/finmatryoshka
 	MYPYPATH=.types $(RUN) -m mypy
 
+# Two processes, each with whole files of tests: what a file prepares is prepared once. One test: .venv/bin/python -m pytest -k NAME
 test: $(VENV)/.installed
-	HF_HUB_OFFLINE=1 $(RUN) -m pytest
+	HF_HUB_OFFLINE=1 $(RUN) -m pytest -n 2 --dist loadfile
 
 # The files of the recipes and where each comes from, below $(DATA) (../shared/data, or make reproduce DATA=FOLDER).
 export DATA

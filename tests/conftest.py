@@ -3,15 +3,21 @@
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and the cores are for tests side by side
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from transformers import (
     BertConfig,
     BertModel,
@@ -24,7 +30,14 @@ from transformers import (
 )
 
 from finmatryoshka.data.sample import generate_finqa
-from finmatryoshka.sentence_transformers_config.check import OPEN_FOLDER
+from finmatryoshka.sentence_transformers_config import check
+from finmatryoshka.training import operations
+
+from warm_process import run_script
+
+# Neither a slow machine nor a busy one fails a test.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 RELEASED = ROOT / "models" / "finmatryoshka-minilm"
@@ -34,8 +47,45 @@ DIMS = [32, 16, 8]
 
 @pytest.fixture(scope="session", autouse=True)
 def own_module_cache(tmp_path_factory):
-    """Remote code of the tests' folders is cached apart from the user's."""
-    os.environ["HF_MODULES_CACHE"] = str(tmp_path_factory.mktemp("modules"))
+    """Remote code of the tests' folders is cached apart from the user's, and apart from that of tests beside these."""
+    cache = str(tmp_path_factory.mktemp("modules"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_MODULES_CACHE", cache)
+        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", cache)  # read when it was imported
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_doors():
+    """The project's own check opens folders in processes that have the libraries already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check, "subprocess", SimpleNamespace(run=run_script))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_refits():
+    """The refit's operation fits the heads for a few epochs; tests of what they learn call `refit_heads` itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operations, "refit_heads", partial(operations.refit_heads, epochs=20))
+        yield
+
+
+@pytest.fixture
+def cold_doors(monkeypatch):
+    """The check as it is: every folder in a new interpreter."""
+    monkeypatch.setattr(check, "subprocess", subprocess)
+
+
+@contextmanager
+def files_of_at_most(size: int):
+    """The system itself refuses longer files, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def _vocabulary() -> list[str]:
@@ -146,15 +196,16 @@ def trained_folders(train_flags, tmp_path_factory) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def open_doors():
     """Open a folder or Hub id through every door outside the project, without a word on stderr: what open_folder.py
-    prints."""
+    prints. ``fresh``, or with a Hub of its own: in a new interpreter."""
 
     def opened(
-        folder, texts: list[str], cwd, revision: str | None = None, quiet: bool = True, **variables: str
+        folder, texts: list[str], cwd, revision: str | None = None, quiet: bool = True, fresh=False, **variables: str
     ) -> dict:
         environment = os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_MODULES_CACHE": str(Path(cwd) / "modules")}
-        command = [sys.executable, "-I", str(OPEN_FOLDER), str(folder), "--texts", json.dumps(texts)]
+        command = [sys.executable, "-I", str(check.OPEN_FOLDER), str(folder), "--texts", json.dumps(texts)]
         command += ["--revision", revision] if revision else []
-        done = subprocess.run(command, cwd=cwd, env=environment | variables, capture_output=True, text=True)
+        run = subprocess.run if fresh or variables else run_script
+        done = run(command, cwd=cwd, env=environment | variables, capture_output=True, text=True)
         assert variables.get("HF_TOKEN", "no token") not in done.stdout + done.stderr
         assert done.returncode == 0, done.stderr
         assert not quiet or done.stderr == ""

@@ -1,7 +1,7 @@
 """Files to a table: what is read, what is refused in one line, and that a killed run ends in the table of one run."""
 
+import io
 import json
-import resource
 import subprocess
 import sys
 
@@ -11,11 +11,14 @@ import pyarrow.parquet
 import pytest
 
 from finmatryoshka.corpus.__main__ import main
+from finmatryoshka.corpus.embedding import Embedder
 from finmatryoshka.corpus.index import IndexPlan, index_pages
 from finmatryoshka.corpus.pages import Skipped, read_pages
 from finmatryoshka.corpus.schema import CorpusError
 from finmatryoshka.corpus.table import locked, open_corpus
 from finmatryoshka.data.schema import DataError
+
+from conftest import files_of_at_most
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +84,7 @@ KILLED = """
 import os, signal, sys
 from finmatryoshka.corpus import index
 index.CHUNK_PAGES = 8
-commits, write, encode = int(sys.argv[4]), index.write_rows, index.Embedder.encode_pages
+commits, write, encode = 2, index.write_rows, index.Embedder.encode_pages
 def write_and_die(*arguments):
     global commits
     table, commits = write(*arguments), commits - 1
@@ -95,14 +98,24 @@ index.index_pages(index.IndexPlan([sys.argv[1]], sys.argv[2], sys.argv[3], 32, p
 """
 
 
-def test_killed_twice_and_run_again_gives_the_table_of_one_run(plan, finqa_files, tmp_path, monkeypatch):
+def test_killed_then_stopped_and_run_again_gives_the_table_of_one_run(plan, finqa_files, tmp_path, monkeypatch):
     killed = str(tmp_path / "killed.lance")
-    for commits, rows in ((2, 16), (1, 24)):
-        command = [sys.executable, "-c", KILLED, finqa_files["eval"], killed, plan().model, str(commits)]
-        assert subprocess.run(command, capture_output=True).returncode == -9
-        assert open_corpus(killed)[0].count_rows() == rows
-    assert main(["search", killed, "net sales", "--model", plan().model]) == 2  # not finished: says so
+    command = [sys.executable, "-c", KILLED, finqa_files["eval"], killed, plan().model]
+    assert subprocess.run(command, capture_output=True).returncode == -9
+    assert open_corpus(killed)[0].count_rows() == 16
     monkeypatch.setattr("finmatryoshka.corpus.index.CHUNK_PAGES", 8)
+    encode, chunks = Embedder.encode_pages, iter([True, False])
+
+    def stopped_at_the_second(self, texts):
+        if not next(chunks):
+            raise KeyboardInterrupt
+        return encode(self, texts)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Embedder, "encode_pages", stopped_at_the_second)
+        index_pages(plan(output=killed))
+    assert open_corpus(killed)[0].count_rows() == 24
+    assert main(["search", killed, "net sales", "--model", plan().model]) == 2  # not finished: says so
     report = index_pages(plan(output=killed))
     assert (report.written, report.unchanged) == (12, 24)
     index_pages(plan())
@@ -170,22 +183,15 @@ def test_what_cannot_be_is_one_line(arguments, message, model, tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_one_line_and_keeps_what_was_committed(plan, finqa_files):
+def test_a_full_disk_is_one_line_and_keeps_what_was_committed(plan, finqa_files, monkeypatch, capsys):
     """A limit on the size of a file stands for a full disk: the same failed write, reported by the same path."""
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))  # fmt: skip
-
     index_pages(plan())
     before = rows_of(plan().output)
-    code = (
-        "import signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "import tempfile, io; tempfile.TemporaryFile = lambda **k: io.BytesIO()\n"
-        "from finmatryoshka.corpus.__main__ import main\nsys.exit(main(sys.argv[1:]))"
-    )
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: io.BytesIO())  # the disk fills up after the first check
     command = ["index", finqa_files["train"], "--output", plan().output, "--model", plan().model, "--dim", "32"]
-    done = subprocess.run([sys.executable, "-c", code, *command], preexec_fn=limit, capture_output=True, text=True)
-    assert done.returncode == 2 and "cannot be written" in done.stderr.splitlines()[-1], done.stderr
+    with files_of_at_most(3000):
+        assert main(command) == 2
+    assert "cannot be written" in capsys.readouterr().err.splitlines()[-1]
     assert rows_of(plan().output) == before
 
 

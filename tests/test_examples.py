@@ -1,8 +1,8 @@
 """The examples run as they stand, on the released model."""
 
-import os
-import subprocess
+import runpy
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +11,13 @@ from finmatryoshka.sentence_transformers_config.check import check_doors
 from conftest import RELEASED, ROOT
 
 
-def run(script: str, *arguments: str) -> str:
+def run(script: str, monkeypatch, capsys, *arguments: str) -> str:
     """What an example prints in the repository's root."""
-    command = [sys.executable, str(ROOT / "examples" / script), *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+    path = str(ROOT / "examples" / script)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [path, *arguments])
+    runpy.run_path(path, run_name="__main__")
+    return capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -26,12 +27,12 @@ def run(script: str, *arguments: str) -> str:
         ("predict_number.py", "64 dimensions"), ("store_64_bytes.py", "64 a page"),
     ],
 )  # fmt: skip
-def test_example(script, expected):
-    assert expected in run(script)
+def test_example(script, expected, monkeypatch, capsys):
+    assert expected in run(script, monkeypatch, capsys)
 
 
-def test_a_folder_that_was_trained_further_opens_every_door(tmp_path):
-    assert "written: " in run("finetune_further.py", str(RELEASED), str(tmp_path / "new"))
+def test_a_folder_that_was_trained_further_opens_every_door(tmp_path, monkeypatch, capsys):
+    assert "written: " in run("finetune_further.py", monkeypatch, capsys, str(RELEASED), str(tmp_path / "new"))
     assert check_doors(tmp_path / "new") == []
 
 

@@ -8,6 +8,7 @@ import pytest
 from safetensors import safe_open
 
 from finmatryoshka.data.files import written_whole
+from finmatryoshka.sentence_transformers_config.check import check_doors
 from finmatryoshka.sentence_transformers_config.folder import write_folder
 
 TEXTS = ["what was the net sales of alder foods in 2015?", "notes and loans outstanding , in thousands", "land " * 90]
@@ -18,12 +19,16 @@ TEXTS = ["what was the net sales of alder foods in 2015?", "notes and loans outs
 )
 def test_every_door_gives_the_same_vectors_without_a_word(trained_folders, open_doors, tmp_path, backbone, native):
     folder = trained_folders[backbone]
-    found = open_doors(folder, TEXTS, tmp_path)
+    found = open_doors(folder, TEXTS, tmp_path, fresh=backbone == "bert")
     assert found["errors"] == {} and all(value < 1e-5 for value in found["differences"].values()), found["differences"]
     assert found["types"]["AutoModel, pooled and projected by hand"] == [native, "float32"]
     assert found["types"]["AutoModel with trust_remote_code"] == ["FinMatryoshkaModel", "float32"]
     assert np.isfinite(found["numbers"]).all()
     np.testing.assert_allclose(np.linalg.norm(found["vectors"], axis=1), 1, atol=1e-5)
+
+
+def test_the_projects_own_check_opens_them_in_a_new_interpreter(trained_folders, cold_doors):
+    assert check_doors(Path(trained_folders["bert"])) == []
 
 
 def test_layout(trained_folders):

@@ -188,7 +188,7 @@ def test_two_processes_give_the_same_kind_of_result(train_flags, tmp_path):
     (tmp_path / "r.json").write_text(json.dumps({"stages": stages}))
     flags = [tmp_path / "r.json", *train_flags(output_dir=tmp_path / "two", per_device_train_batch_size=4)]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
-               "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+               "--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no",
                str(ROOT / "train_st.py"), *map(str, flags)]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)

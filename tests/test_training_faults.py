@@ -2,9 +2,7 @@
 lost."""
 
 import errno
-import resource
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,8 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from finmatryoshka import train_st
 from finmatryoshka.training import run
 from finmatryoshka.training.checkpoints import RunFolder, storage_refusal
+
+from conftest import files_of_at_most
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -117,17 +117,6 @@ def test_a_disk_that_is_full_for_the_report_leaves_the_model(train_flags, tmp_pa
     assert train_st.main(train_flags(output_dir=tmp_path / "m", max_steps=1)) == 2
     assert "does not take the report (No space left on device); the model beside it is complete" in error_of(capsys)
     assert SentenceTransformer(str(tmp_path / "m")).encode("net sales").shape == (32,)
-
-
-@contextmanager
-def files_of_at_most(size: int):
-    """The system itself refuses longer files, as a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("save", [
