@@ -102,8 +102,8 @@ def _figure(text: str) -> _Figure | None:
     unsigned = _decimal(match)
     if match["doubled"]:
         # The bracket repeats the figure or holds what damage left of it, a percent sign.
-        if match["again"] is None and not match["percent_again"]:
-            return None
+        if opened or (match["again"] is None and not match["percent_again"]):
+            return None  # two figures in brackets are two
         if match["again"] is not None and match["again"].replace(",", "") != unsigned:
             return None
     percent = "percent" in units or match["percent_again"]

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from finmatryoshka.data.finqa import execute_program, finqa_number
@@ -81,6 +81,7 @@ def test_no_digit_of_the_input_is_left_over(text, data):
     assert math.isnan(changed) or changed != value
 
 
+@example(["( 1,234 )", "( 1,234 )"], " ")
 @given(st.lists(FIGURES, min_size=2, max_size=3), st.sampled_from([" ", "/", "-", " to ", " ; ", ":", " and "]))
 def test_two_figures_are_no_figure(texts, between):
     assert math.isnan(parse_number(between.join(texts)))
