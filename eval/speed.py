@@ -188,7 +188,7 @@ def main(argv: list[str]) -> None:
 
 
 def write_speed(results: dict, tables: list[Table], output: str) -> None:
-    """``speed.json``, ``speed.md`` and, of sizes, a picture (PNG and SVG) into ``output``, whole or not at all."""
+    """``speed.json``, ``speed.md`` and, of sizes, the picture ``cost_over_size``: ``output``, whole or not at all."""
     with written_whole(output) as folder:
         (folder / "speed.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         (folder / "speed.md").write_text(markdown(tables), encoding="utf-8")

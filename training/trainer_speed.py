@@ -44,7 +44,7 @@ def measure_trainer(
         base, data, length, dims: The encoder, a labelled source, tokens of a page, and dimensions.
         pages: Of a step.
         steps: That count; one more before them warms up.
-        repeats: How often both take their turn.
+        repeats: How often both take their turn, after a round that does not count.
     """
     with tempfile.TemporaryDirectory() as folder:
         stage = speed_stage(base, data, length, dims, pages, steps + 1, folder)
@@ -53,18 +53,19 @@ def measure_trainer(
         model = build_model(stage, sides, base)
         seconds: dict[str, list[float]] = {BARE: [], TRAINER: []}
         peaks: dict[str, int | None] = dict.fromkeys(seconds)
-        for _ in range(repeats):
+        for repeat in range(repeats + 1):
             clock = _Clock()
             trainer = make_trainer(stage, sides, model, folder, [clock])
             # read here, where nothing else runs: the trainer reads the same once more, by the same seed
             batches = [
                 trainer.collect_features(batch) for batch in itertools.islice(trainer.get_train_dataloader(), steps + 1)
             ]
-            seconds[BARE].append(_bare_loop(trainer, stage, batches))
-            peaks[BARE] = _gpu_peak()
+            bare, peaks[BARE] = _bare_loop(trainer, stage, batches), _gpu_peak()
             trainer.train()
-            seconds[TRAINER].append(clock.seconds)
             peaks[TRAINER] = _gpu_peak()
+            if repeat:  # the first round warms up
+                seconds[BARE].append(bare)
+                seconds[TRAINER].append(clock.seconds)
         pairs = sum(len(features[0]["input_ids"]) for features, _ in batches[1:])
         flops = sum(count_flops(lambda batch=batch: _backward(trainer, stage, *batch)) for batch in batches[1:])
     peak, speed = matrix_peak(), ratios(seconds, BARE)
