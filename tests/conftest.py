@@ -52,6 +52,7 @@ def own_module_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_MODULES_CACHE", cache)
         patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", cache)  # read when it was imported
+        patch.syspath_prepend(cache)  # before the user's, which `evaluate` adds
         yield
 
 
