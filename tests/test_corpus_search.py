@@ -22,10 +22,6 @@ from finmatryoshka.corpus.vectors import unit
 from finmatryoshka.data.loading import load_source
 from finmatryoshka.data.schema import Page
 
-from conftest import ROOT
-
-RELEASED = ROOT / "models" / "finmatryoshka-minilm"
-
 
 @pytest.fixture(scope="module")
 def packaged(finqa_files, tmp_path_factory) -> CorpusSearch:
@@ -90,12 +86,12 @@ def test_the_default_model_is_the_packages_wherever_one_stands(tiny_backbones, t
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not RELEASED.is_dir(), reason="the released model is not in this clone")
-def test_the_default_model_finds_the_right_page_first(tmp_path):
-    """Of all pages of the sample as ``index sample`` reads it, by every fourth of its questions."""
+def test_the_default_model_finds_the_right_page(tmp_path):
+    """Of all pages of the sample as ``index sample`` reads it, by every fourth of its questions: among the first two,
+    as the next year's page repeats the year's figures in its second column."""
     path = str(tmp_path / "sample.lance")
     index_pages(IndexPlan(["sample"], path, progress=False))
-    assert found_among(CorpusSearch(path), load_source("sample").examples[::4], 1) >= 0.95
+    assert found_among(CorpusSearch(path), load_source("sample").examples[::4], 2) >= 0.95
 
 
 def test_modes_score_as_the_evaluation_does(finqa_files):
