@@ -90,7 +90,7 @@ def write_projected(folder: str, onnx_folder: str) -> None:
     import onnx
     from safetensors.numpy import load_file
 
-    weight = load_file(f"{folder}/2_Dense/model.safetensors")["linear.weight"]
+    weight = load_file(f"{folder}/2_Dense/model.safetensors")["linear.weight"].astype(np.float32)  # a release has fp16
     model = onnx.load(f"{onnx_folder}/model.onnx")
     output = model.graph.output[0]
     for node in model.graph.node:
