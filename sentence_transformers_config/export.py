@@ -14,6 +14,7 @@ transformers than this project needs, so it runs in an environment of its own (d
 import argparse
 import importlib.util
 import json
+import re
 import shutil
 import statistics
 import tempfile
@@ -60,9 +61,9 @@ def export(folder: str, backend: Backend) -> list[str]:
 def quantize(model: SentenceTransformer, place: str) -> None:
     """Dynamic int8 of the weight products only.
 
-    Left in fp32: products of two activations, as a softmax over a thousand tokens rounds to zero in 8 bits, and the
-        products that narrow (the feed-forward's second), whose inputs have outliers. Embedding tables too: [CLS]'s
-        position is an outlier.
+    Left in fp32: products of two activations, as a softmax over a thousand tokens rounds to zero in 8 bits; those that
+    narrow (the feed-forward's second), whose inputs have outliers; the first layer, whose errors all others carry on;
+    embedding tables, as [CLS]'s position is an outlier.
     """
     import onnx
     from optimum.onnxruntime.configuration import AutoQuantizationConfig
@@ -73,7 +74,9 @@ def quantize(model: SentenceTransformer, place: str) -> None:
     excluded = [
         node.name
         for node in products
-        if node.input[1] not in shapes or shapes[node.input[1]][0] > shapes[node.input[1]][1]
+        if node.input[1] not in shapes
+        or shapes[node.input[1]][0] > shapes[node.input[1]][1]
+        or re.search(r"layers?[./]0/", node.name)
     ]
     config = AutoQuantizationConfig.avx512_vnni(
         is_static=False, per_channel=True, operators_to_quantize=["MatMul"], nodes_to_exclude=excluded
