@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from ..data.encoders import packaged_minilm
+from ..data.encoders import encoder_folder
 from ..eval.encoding import encode_to_array
 from .schema import CorpusError, Identity
 from .vectors import unit
@@ -61,12 +61,10 @@ class Embedder:
 
 
 def _folder(model: str) -> str:
-    """Where ``model`` lies: the default one here or in the package's folder, ``minilm`` in its package, others as they
-    are named. Raises `CorpusError` where the default one is in neither."""
-    if model == "minilm":
-        return packaged_minilm()
+    """Where ``model`` lies: the default one here or in the package's folder, packaged encoders in their package, others
+    as they are named. Raises `CorpusError` where the default one is in neither."""
     if model != DEFAULT_MODEL:
-        return model
+        return encoder_folder(model)
     found = [folder for folder in (Path(model), _PACKAGE / model) if folder.is_dir()]
     if not found:
         raise CorpusError(f"{model}: the default model is not in this clone; give --model FOLDER, a Hub id or 'minilm'")

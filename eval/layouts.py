@@ -10,13 +10,10 @@ from collections.abc import Sequence
 
 from ..data.loading import load_source
 from ..data.schema import Example, Page
-from ..data.synthesis.transplant import transplanted_pairs
+from ..data.synthesis.transplant import is_set_aside, transplanted_pairs
 from .models import load_model, usable_dims
 from .retrieval import EncodeOnce, EvaluationError, RetrievalTask, bm25_scores, evaluate_retrieval, score_matrix
 from .tables import Table, print_tables
-
-# Of five pages, the one that training sets aside (training/datasets.py): at most its projection was refitted on it.
-SET_ASIDE = 4
 
 
 def layout_tasks(examples: Sequence[Example], pages: Sequence[Page], count: int, seed: int) -> list[RetrievalTask]:
@@ -71,7 +68,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=13)
     args = parser.parse_args(argv)
     pages = [page for name in args.pages for page in load_source(name).pages.values()]
-    pages = [page for i, page in enumerate(pages) if i % 5 == SET_ASIDE]
+    pages = [page for i, page in enumerate(pages) if is_set_aside(i)]  # at most a projection was refitted on them
     examples = [example for name in args.data for example in load_source(name).examples]
     tasks = layout_tasks(examples, pages, args.count, args.seed)
     loaded = {name: load_model(name) for name in [args.model, *([args.base] if args.base else [])]}

@@ -6,7 +6,6 @@ Interleaved repeats, so that a busy machine slows all of them; medians with leas
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
@@ -70,11 +69,6 @@ def matrix_peak(repeats: int = 5) -> float:
 
 def low_precision() -> torch.dtype:
     return torch.float16 if torch.cuda.is_available() else torch.bfloat16
-
-
-def autocast(dtype):
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.autocast(device, dtype=dtype) if dtype else nullcontext()
 
 
 def shares_of_peak(variants: dict[str, Callable], seconds: dict[str, list[float]]) -> dict[str, float]:

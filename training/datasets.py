@@ -18,7 +18,7 @@ from ..data.numbers import SignedLogScaler
 from ..data.positions import first_position
 from ..data.schema import Example, text_id
 from ..data.splits import FinancialData
-from ..data.synthesis.transplant import SyntheticPair, transplanted_pairs
+from ..data.synthesis.transplant import SyntheticPair, is_set_aside, transplanted_pairs
 from ..sentence_transformers_config.folder import finmatryoshka_of
 from .arguments import DataArguments
 from .batches import PageCollator, right_pages
@@ -137,7 +137,7 @@ def synthesized(
     decontamination = data.decontamination
     leaks = cache(decontamination.leaks)
     pages = [page for name in data_args.synthesize for page in load_source(name).pages.values()]
-    pages = [page for i, page in enumerate(pages) if (i % 5 == 4) == set_aside and not leaks(page.text)]
+    pages = [page for i, page in enumerate(pages) if is_set_aside(i) == set_aside and not leaks(page.text)]
     if not set_aside:
         pages += {example.page.page_id: example.page for example in data.train}.values()
     # The shaped page can bring words together that layout kept apart: judged again as it is trained on.

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -13,6 +14,7 @@ from transformers import TrainerCallback, set_seed
 
 from ..data.numbers import SignedLogScaler
 from ..data.splits import FinancialData
+from ..encoding_finmatryoshka import multiplying_in
 from ..eval.numeric import labelled
 from ..sentence_transformers_config.folder import finmatryoshka_of
 from .arguments import ModelArguments
@@ -187,5 +189,4 @@ def scaler_of(model: SentenceTransformer) -> SignedLogScaler:
 
 def autocast(args: FinTrainingArguments, device: torch.device) -> torch.autocast:
     """The run's precision for encoding outside of the trainer."""
-    dtype = torch.float16 if args.fp16 else torch.bfloat16
-    return torch.autocast(device.type, dtype, enabled=args.fp16 or args.bf16)
+    return multiplying_in(cast(str, args.precision), device.type)  # `FinTrainingArguments` has made it one of three

@@ -25,7 +25,7 @@ from ..data.positions import extend_encoder
 from ..eval.environment import describe_machine
 from ..eval.sizes import COUNTED_TOKENS, LENGTHS, PAGE_COUNTS, filled, length_row, size_tables
 from ..eval.speed import write_speed
-from ..eval.stopwatch import autocast, interleave, low_precision, memory_ratios, ratios, shares_of_peak, spread
+from ..eval.stopwatch import interleave, low_precision, memory_ratios, ratios, shares_of_peak, spread
 from ..eval.tables import Table, print_tables
 from .backbone import as_sentence_transformer, load_finmatryoshka
 from .batches import PageBatchSampler, PageCollator, right_pages
@@ -42,7 +42,7 @@ def _step(model: SentenceTransformer, loss: nn.Module, columns: list[list[str]],
 
     def step():
         optimizer.zero_grad()
-        with autocast(dtype):
+        with torch.autocast(model.device.type, dtype, enabled=dtype is not None):
             value = loss([dict(column) for column in features], labels)
         (sum(value.values()) if isinstance(value, dict) else value).backward()
         optimizer.step()

@@ -51,6 +51,11 @@ class SyntheticPair:
         return numeric_text(self.question, self.fact)
 
 
+def is_set_aside(position: int) -> bool:
+    """Whether the filing page at ``position`` of its source is of the fifth that no backbone is trained on."""
+    return position % 5 == 4
+
+
 def transplanted_pairs(
     examples: list[Example],
     pages: list[Page],
