@@ -17,7 +17,7 @@ from ..eval.retrieval import EncodeOnce, RetrievalScores, RetrievalTask, bm25_sc
 from .duplicates import read_questions
 from .embedding import DEFAULT_MODEL, Embedder
 from .index import IndexPlan, index_pages
-from .recall import KnownVectors, encoded, recall_of_storage, timed
+from .recall import KnownVectors, recall_of_table, timed
 from .schema import CorpusError, Identity
 from .search import CANDIDATES, CorpusSearch
 from .table import build_indices, open_corpus, write_rows
@@ -39,11 +39,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     speed.add_argument("--questions", required=True, help="a labelled file or a .txt file")
     speed.add_argument("--queries", type=int, default=200)
     storage = kinds.add_parser("recall", help="recall@10 by dimension, storage and number of candidates")
-    storage.add_argument("files", nargs="+")
+    storage.add_argument("table", help="indexed with --storage float32 and as wide as the largest of --dims")
+    storage.add_argument("--model")
     storage.add_argument("--questions", required=True, help="a labelled file or a .txt file")
-    storage.add_argument("--vectors", required=True, help="the .npz file that keeps what was encoded")
-    storage.add_argument("--passages", action="store_true", help="sentences and table rows instead of whole pages")
-    storage.add_argument("--model", default=DEFAULT_MODEL)
     storage.add_argument("--dims", type=int, nargs="+", default=[64, 128, 256])
     storage.add_argument("--candidates", type=int, nargs="+", default=[CANDIDATES])
     storage.add_argument("--queries", type=int, default=200)
@@ -68,7 +66,9 @@ def run(arguments: argparse.Namespace) -> None:
         queries = read_questions(arguments.questions)[: arguments.queries]
         _print_speed(search_speed(corpus, queries, corpus.embedder.encode_queries(queries)))
     elif arguments.kind == "recall":
-        _print_recall(arguments)
+        corpus = CorpusSearch(arguments.table, arguments.model)
+        queries = read_questions(arguments.questions)[: arguments.queries]
+        _print_recall(recall_of_table(corpus, queries, arguments.dims, arguments.candidates))
     elif arguments.kind == "difference":
         pages, largest = difference(arguments.table, arguments.other)
         print(f"{pages:,} pages in both, no number of a vector further apart than {largest:.1e}")
@@ -135,13 +135,9 @@ def _print_speed(rows: Iterable[dict]) -> None:
         print(f"{row['search']:<22} {row['p50']:8.1f} {row['p95']:8.1f} {row['recall@10']:10.3f}", flush=True)
 
 
-def _print_recall(arguments: argparse.Namespace) -> None:
-    questions = read_questions(arguments.questions)[: arguments.queries]
-    embedder = Embedder(arguments.model, max(arguments.dims))
-    data = encoded(arguments.files, questions, embedder, arguments.passages, arguments.vectors)
-    print(f"{data.pages.num_rows:,} texts, {len(questions)} questions")
+def _print_recall(rows: Iterable[dict]) -> None:
     print(f"{'dim':>4} {'storage':<8} {'search':<12} {'recall@10':>9} {'p50 ms':>8} {'p95 ms':>8} {'bytes/page':>10}")
-    for row in recall_of_storage(data, arguments.dims, arguments.candidates):
+    for row in rows:
         print(
             f"{row['dim']:>4} {row['storage']:<8} {row['search']:<12} {row['recall']:9.3f} {row['p50']:8.1f} "
             f"{row['p95']:8.1f} {row['bytes']:10,.0f}",

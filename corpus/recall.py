@@ -1,28 +1,22 @@
 """Recall@10 and latency of a search against the exact float32 one: by dimension, storage and number of candidates.
 
-Pages are encoded once, at the largest dimension, and the vectors kept in a file: a shorter vector is the first numbers
-of a longer one.
+The vectors are those of a table that `index` wrote: a shorter vector is the first numbers of a longer one.
 """
 
-import hashlib
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import pyarrow as pa
 
-from ..data.schema import Page
 from .embedding import Embedder
-from .pages import page_row, read_pages
-from .passages import split_page
-from .schema import PAGE_SCHEMA, STORAGES, Identity
+from .schema import PAGE_SCHEMA, STORAGES, CorpusError, Identity
 from .search import CorpusSearch
 from .table import build_indices, write_rows
-from .vectors import unit, with_vectors
+from .vectors import as_matrix, unit, with_vectors
 
 TOP = 10
 
@@ -37,48 +31,43 @@ class KnownVectors:
         return self._identity
 
 
-@dataclass
-class Encoded:
-    """(n,) rows of `PAGE_SCHEMA` and questions, with their (n, dim) float32 unit vectors."""
-
-    pages: pa.Table
-    page_vectors: np.ndarray
-    questions: list[str]
-    question_vectors: np.ndarray
-
-
-def encoded(files: Sequence[str], questions: list[str], embedder: Embedder, passages: bool, kept: str) -> Encoded:
-    """Pages of ``files``, or their distinct sentences and table rows, and ``questions``: from the file ``kept`` (.npz)
-    where it holds the vectors of just these by this model, else encoded and written there."""
-    rows = list(read_pages(files))
-    if passages:
-        texts = {passage: row["id"] for row in rows for passage in split_page(row["text"])}
-        rows = [page_row(Page(f"{page}:{i}", passage)) for i, (passage, page) in enumerate(texts.items())]
-    key = hashlib.sha256(repr([embedder.identity("float32"), questions, [r["digest"] for r in rows]]).encode())
-    if Path(kept).is_file():
-        file = np.load(kept)
-        if str(file["key"]) == key.hexdigest():
-            return Encoded(pa.Table.from_pylist(rows, PAGE_SCHEMA), file["pages"], questions, file["questions"])
-    started = time.perf_counter()
-    page_vectors = embedder.encode_pages([row["text"] for row in rows])
-    question_vectors = embedder.encode_queries(questions)
-    print(f"encoded {len(rows):,} texts in {time.perf_counter() - started:.1f} s", flush=True)
-    np.savez(kept, key=key.hexdigest(), pages=page_vectors, questions=question_vectors)
-    return Encoded(pa.Table.from_pylist(rows, PAGE_SCHEMA), page_vectors, questions, question_vectors)
+def recall_of_table(
+    corpus: CorpusSearch, questions: list[str], dims: Sequence[int], candidates: Sequence[int]
+) -> Iterator[dict]:
+    """`recall_of_storage` of the pages and vectors that ``corpus`` holds. Raises `CorpusError` where these are rounded
+    or narrower than ``dims``."""
+    identity = corpus.identity
+    if identity.storage != "float32" or identity.dim < max(dims):
+        raise CorpusError(
+            f"{corpus.path}: holds {identity.storage} vectors of {identity.dim} dimensions; recall at {max(dims)} is "
+            f"measured on a table indexed with --storage float32 --dim {max(dims)}"
+        )
+    rows = corpus.table.to_arrow()
+    vectors, asked = as_matrix(rows["vector"]), corpus.embedder.encode_queries(questions)
+    return recall_of_storage(rows.select(PAGE_SCHEMA.names), vectors, questions, asked, dims, candidates)
 
 
-def recall_of_storage(data: Encoded, dims: Sequence[int], candidates: Sequence[int]) -> Iterator[dict]:
+def recall_of_storage(
+    pages: pa.Table, page_vectors: np.ndarray, questions: list[str], question_vectors: np.ndarray,
+    dims: Sequence[int], candidates: Sequence[int],
+) -> Iterator[dict]:  # fmt: skip
     """Figures of every dimension, storage and search: ``recall`` is against the exact search over float32 vectors of
-    the same dimension, ``bytes`` what a page takes on disk with its text and indices."""
+    the same dimension, ``bytes`` what a page takes on disk with its text and indices.
+
+    Args:
+        pages, page_vectors: (n,) rows of `PAGE_SCHEMA` with their (n, dim) float32 unit vectors.
+        questions, question_vectors: Likewise; only the vectors are searched with.
+        candidates: How many pages an index names.
+    """
     for dim in dims:
-        vectors, queries = unit(data.page_vectors[:, :dim]), unit(data.question_vectors[:, :dim])
+        vectors, queries = unit(page_vectors[:, :dim]), unit(question_vectors[:, :dim])
         nearest = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :TOP]
-        ids = np.array(data.pages["id"].to_pylist())[nearest]
+        ids = np.array(pages["id"].to_pylist())[nearest]
         for storage in STORAGES:
             with tempfile.TemporaryDirectory() as folder:
-                corpus, size = _table(f"{folder}/t.lance", data.pages, vectors, storage)
+                corpus, size = _table(f"{folder}/t.lance", pages, vectors, storage)
                 for name, options in _searches(corpus, candidates):
-                    found, ms = timed(corpus, data.questions, queries, mode="vector", **options)
+                    found, ms = timed(corpus, questions, queries, mode="vector", **options)
                     recall = np.mean([len(set(a) & set(b)) / TOP for a, b in zip(ids, found)])
                     p50, p95 = np.percentile(ms, [50, 95])
                     yield {"dim": dim, "storage": storage, "search": name, "recall": recall, "p50": p50, "p95": p95,

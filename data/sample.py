@@ -1,12 +1,14 @@
 """A generated sample of annual-report pages in FinQA's schema: what the quickstart and the tests train on.
 
 Every company, figure and sentence is made up here, from a seed. A company reports the same topics year after year, so
-its
-neighbouring pages differ in their figures only, and a question names the line item, the company and the year: finding
-    the page needs all three. Companies of the evaluation side never occur in training.
+its neighbouring pages differ in their figures only, and a question names the line item, the company and the year:
+finding the page needs all three. A report repeats the figures of the year before, so a question about one year alone
+is answered by the next report too, and is labelled on both pages. Companies of the evaluation side never occur in
+training.
 """
 
 import random
+from dataclasses import dataclass
 
 from .finqa import execute_program, linearise_row
 
@@ -79,13 +81,13 @@ def generate_finqa(
     n_companies: int = 80, years: int = 3, topics_per_company: int = 3, questions_per_page: int = 3, seed: int = 13,
     first_company: int = 0,
 ) -> list[dict]:  # fmt: skip
-    """FinQA records (``id``, ``filename``, ``pre_text``, ``post_text``, ``table``, ``qa``), one per question.
+    """FinQA records (``id``, ``filename``, ``pre_text``, ``post_text``, ``table``, ``qa``), one per question and page.
 
     Args:
         n_companies: Companies to report on; names are drawn without repetition.
         years: Consecutive reports of each company.
         topics_per_company: Pages of each report.
-        questions_per_page: Records of each page.
+        questions_per_page: Questions that a page gives rise to; those about its year alone are asked of the next too.
         seed: The whole sample is a function of the arguments.
         first_company: Skip that many names, for a second sample that shares no company with the first.
     """
@@ -99,8 +101,12 @@ def generate_finqa(
         start = rng.randrange(2004, 2022 - years)
         for topic in rng.sample(sorted(_TOPICS), topics_per_company):
             figures = _figures(topic, years + 1, rng)
+            repeated: list[_Question] = []
             for offset in range(years):
-                records += _page_records(company, topic, start + offset + 1, figures, offset, questions_per_page, rng)
+                page, words = _page(company, topic, start + offset + 1, figures, offset, rng)
+                asked = _questions(page["table"], words, questions_per_page, rng)
+                records += _records(page, asked, column=1) + _records(page, repeated, column=2, first=len(asked))
+                repeated = [question for question in asked if "{b}" not in question.program]
     return records
 
 
@@ -116,11 +122,10 @@ def _figures(topic: str, years: int, rng: random.Random) -> dict[str, list[str]]
     return figures
 
 
-def _page_records(company, topic, year, figures, offset, n_questions, rng) -> list[dict]:
+def _page(company, topic, year, figures, offset, rng) -> tuple[dict, dict]:
+    """The page without questions, and the words that its sentences and questions are filled with."""
     title, subject, unit, _ = _TOPICS[topic]
     items = list(figures)
-    table = [["", str(year), str(year - 1)]]
-    table += [[item, figures[item][offset + 1], figures[item][offset]] for item in items]
     item, item2 = items[0], items[1]
     words = {
         "company": company, "title": title, "subject": subject, "unit": unit, "year": year, "prior": year - 1,
@@ -133,23 +138,47 @@ def _page_records(company, topic, year, figures, offset, n_questions, rng) -> li
         f"/{year}/page_{sorted(_TOPICS).index(topic) + 1}.pdf",
         "pre_text": [sentence.format(**words) for sentence in _PRE],
         "post_text": [sentence.format(**words) for sentence in _POST],
-        "table": table,
+        "table": [["", str(year), str(year - 1)], *([i, figures[i][offset + 1], figures[i][offset]] for i in items)],
     }
-    records = []
-    for number, (question, program) in enumerate(rng.sample(_QUESTIONS, n_questions)):
+    return page, words
+
+
+@dataclass
+class _Question:
+    """In words, and as a program over {a} (``row``, its year), {b} (the year before) and {c} (``row2``, its year)."""
+
+    text: str
+    program: str
+    row: int
+    row2: int
+
+
+def _questions(table: list[list[str]], words: dict, count: int, rng: random.Random) -> list[_Question]:
+    asked = []
+    for text, program in rng.sample(_QUESTIONS, count):
         row, row2 = rng.sample(range(1, len(table)), 2)
-        program = program.format(a=table[row][1], b=table[row][2], c=table[row2][1])
+        text = text.format(**words | {"item": table[row][0], "item2": table[row2][0]})
+        asked.append(_Question(text, program, row, row2))
+    return asked
+
+
+def _records(page: dict, questions: list[_Question], column: int, first: int = 0) -> list[dict]:
+    """FinQA records of ``questions``, whose year stands in ``column`` of the table; ids count on from ``first``."""
+    table, records = page["table"], []
+    for number, question in enumerate(questions, start=first + 1):
+        figures = {"a": table[question.row][column], "c": table[question.row2][column], "b": table[question.row][-1]}
+        program = question.program.format(**figures)
         result = execute_program(program, table)
-        rows = [row, row2] if table[row2][1] in program.replace(",", " ").replace(")", " ").split() else [row]
+        rows = [question.row, question.row2] if "{c}" in question.program else [question.row]
         records.append(
             page
             | {
-                "id": f"{page['filename']}-{number + 1}",
+                "id": f"{page['filename']}-{number}",
                 "qa": {
-                    "question": question.format(**words | {"item": table[row][0], "item2": table[row2][0]}),
+                    "question": question.text,
                     "program": program,
                     "exe_ans": result if isinstance(result, str) else round(result, 5),
-                    "answer": _written(result, question),
+                    "answer": _written(result, question.text),
                     "gold_inds": {f"table_{i}": linearise_row(table, i) for i in rows},
                 },
             }

@@ -2,8 +2,9 @@
 
 Plain fp32 in batches of 32 is the reference; beside it low-precision weights and smaller batches, which anybody can ask
 sentence-transformers for, and this project's batches by tokens, in fp32 and low precision. Every row says how near its
-vectors are to the reference's and what they find. ONNX and OpenVINO int8 stand in the table where the folder has their
-files and the packages are here (sentence_transformers_config/export.py writes and measures them elsewhere).
+vectors are to the reference's and what they find; a second table says where the time of each goes. ONNX and OpenVINO
+int8 stand in the table where the folder has their files and the packages are here
+(sentence_transformers_config/export.py writes and measures them elsewhere).
 
     python -m finmatryoshka.eval speed MODEL --data FILE [--texts 96] [--repeats 3] [--output FOLDER]
     python -m finmatryoshka.eval speed MODEL --data FILE --sizes [--output FOLDER]      cost over length and pages
@@ -34,7 +35,7 @@ from .models import load_model
 from .plots import write_cost_over_size
 from .retrieval import RetrievalTask, cosine, retrieval_task, score_matrix
 from .sizes import LENGTHS, PAGE_COUNTS, encoding_over_length, encoding_over_pages, size_tables
-from .stopwatch import interleave, low_precision, memory_ratios, ratios, shares_of_peak, spread
+from .stopwatch import interleave, low_precision, memory_ratios, operator_shares, ratios, shares_of_peak, spread
 from .tables import Table, markdown, print_tables
 
 # By backend: the package that runs it and the int8 file that sentence_transformers_config/export.py writes.
@@ -106,7 +107,8 @@ def measure_encoding(
     variants: dict[str, Variant], task: RetrievalTask, dim: int, repeats: int, count: int, quality: bool = True
 ) -> list[dict]:
     """Rows of ``variant``, ``pages per second`` (median), ``ratio`` to the first variant (median, least, most),
-    ``memory`` (ratio of the peaks), ``share of peak``, ``least cosine`` to its vectors, and ``ndcg@10`` at ``dim``.
+    ``memory`` (ratio of the peaks), ``share of peak``, ``least cosine`` to its vectors, ``ndcg@10`` at ``dim``, and
+    ``operators``, the shares of its time.
 
     Args:
         task: Its first ``count`` pages are encoded; all of it where the ``quality`` is measured, which is slow.
@@ -130,6 +132,7 @@ def measure_encoding(
                 "share of peak": share[name],
                 "least cosine": torch.nn.functional.cosine_similarity(variant.pages(pages), exact).min().item(),
                 "ndcg@10": found[variant.arithmetic],
+                "operators": operator_shares(calls[name]),
             }
         )
     return rows
@@ -151,6 +154,16 @@ def encoding_table(rows: list[dict], dim: int, pages: int, repeats: int) -> Tabl
         "peak: share of what a large matrix product reaches in low precision; least cosine to the first row's vectors"
     )
     return Table("Encoding speed", columns, shown, note)
+
+
+def operators_table(rows: list[dict]) -> Table:
+    """Where the time of each variant goes."""
+    shown = [
+        [row["variant"], ", ".join(f"{name.removeprefix('aten::')} {share:.0%}" for name, share in found.items())]
+        for row in rows
+        if (found := {name: share for name, share in row["operators"].items() if share >= 0.01})
+    ]
+    return Table("Operators by their share of the time (from 1%)", ["encoding", "operators"], shown)
 
 
 def main(argv: list[str]) -> None:
@@ -181,7 +194,8 @@ def main(argv: list[str]) -> None:
         quality = not arguments.skip_quality
         rows = measure_encoding(variants, task, dim, arguments.repeats, arguments.texts, quality)
         results["encoding"] = rows
-        tables = [encoding_table(rows, dim, min(arguments.texts, len(task.corpus)), arguments.repeats)]
+        pages = min(arguments.texts, len(task.corpus))
+        tables = [encoding_table(rows, dim, pages, arguments.repeats), operators_table(rows)]
     print_tables(tables)
     if arguments.output:
         write_speed(results, tables, arguments.output)

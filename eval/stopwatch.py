@@ -76,6 +76,16 @@ def shares_of_peak(variants: dict[str, Callable], seconds: dict[str, list[float]
     return {name: count_flops(variant) / statistics.median(seconds[name]) / peak for name, variant in variants.items()}
 
 
+def operator_shares(call: Callable, most: int = 8) -> dict[str, float]:
+    """Share of the time of ``call`` by operator, those below not counted in those above: the ``most`` costly ones."""
+    with torch.profiler.profile() as record:
+        call()
+    time_of = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+    times = {event.key: getattr(event, time_of) for event in record.key_averages()}
+    costly = sorted(times, key=lambda name: -times[name])[:most]
+    return {name: times[name] / sum(times.values()) for name in costly}
+
+
 def spread(ratio: tuple[float, float, float]) -> str:
     """A median with the least and the most beside it."""
     return "×{:.2f} ({:.2f}–{:.2f})".format(*ratio)

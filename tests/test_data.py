@@ -1,8 +1,10 @@
-"""data/ and training/sample.py: schemas, splitting, contamination, and errors in one line."""
+"""data/: the generated sample, schemas, splitting, contamination, and errors in one line."""
 
 import gzip
 import json
 import math
+import re
+from collections import defaultdict
 
 import pytest
 
@@ -30,11 +32,24 @@ def test_sample_is_seeded_and_its_sides_share_no_company_and_no_text():
 
 
 def test_neighbouring_years_differ_in_figures_only():
-    import re
-
     pages = [r for r in generate_finqa(1, years=2, topics_per_company=1) if r["id"].endswith("-1")]
     first, second = (re.sub(r"[\d.]+", "#", page_text(page)) for page in pages)
     assert first == second and page_text(pages[0]) != page_text(pages[1])
+
+
+def test_a_sample_question_is_labelled_on_every_page_that_answers_it():
+    """A report holds its year and the one before; a change in a year is told by that year's report alone."""
+    tables, asked = {}, defaultdict(set)
+    for record in generate_finqa(4):
+        tables[record["filename"]] = record["table"]
+        asked[record["qa"]["question"]].add(record["filename"])
+    for question, pages in asked.items():
+        company, _, topic = next(iter(pages)).split("/")
+        years = set(re.findall(r"\b20\d\d\b", question))
+        if question.startswith("by how much"):
+            years.add(str(int(*years) - 1))
+        reports = {page for page in tables if page.startswith(f"{company}/") and page.endswith(f"/{topic}")}
+        assert pages == {page for page in reports if years <= set(tables[page][0])}
 
 
 def test_finqa_schema():

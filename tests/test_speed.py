@@ -16,7 +16,7 @@ from finmatryoshka.eval.encoding import encode_by_length
 from finmatryoshka.eval.models import load_model
 from finmatryoshka.eval.retrieval import EncodeOnce
 from finmatryoshka.eval.speed import variants_of
-from finmatryoshka.eval.stopwatch import memory_ratios, ratios
+from finmatryoshka.eval.stopwatch import memory_ratios, operator_shares, ratios
 from finmatryoshka.training import speed
 
 PAGES = ["net sales were 5 millions " * n for n in (1, 9, 2, 14, 3)]
@@ -27,6 +27,12 @@ def test_ratios_are_within_each_repeat():
     memory = memory_ratios(calls, "a")["b"]
     assert memory is None or memory == pytest.approx(0.5, abs=0.1)
     assert ratios({"a": [2.0, 4.0, 3.0], "b": [1.0, 1.0, 3.0]}, "a")["b"] == (2.0, 1.0, 4.0)
+
+
+def test_the_costly_operator_is_named():
+    square = torch.ones(256, 256)
+    shares = operator_shares(lambda: (square @ square).add(1), most=2)
+    assert list(shares) == ["aten::mm", "aten::add"] and 0 < shares["aten::add"] < shares["aten::mm"] < 1
 
 
 def test_a_batch_holds_as_many_tokens_as_are_asked_for():
@@ -83,6 +89,7 @@ def test_the_commands_run(tiny_backbones, finqa_files, tmp_path, capsys):
     assert cli.main(["speed", tiny_backbones["bert"], "--texts", "8", *data, "--output", str(output)]) == 0
     assert "nDCG@10" in capsys.readouterr().out and "batches by tokens, fp32" in (output / "speed.md").read_text()
     rows = json.loads((output / "speed.json").read_text())["encoding"]
+    assert all(0 < sum(row["operators"].values()) <= 1 for row in rows)
     assert len(rows) == 6 and rows[0]["ratio"] == [1.0, 1.0, 1.0] and all(row["least cosine"] > 0.99 for row in rows)
     base = ["--base", tiny_backbones["bert"], "--dims", "32", "16", "--length", "160", "--pairs", "4", *data]
     assert speed.main(base) == 0
