@@ -22,8 +22,9 @@ from ..data.encoders import BackboneError
 from ..data.schema import DataError
 from ..eval.encoding import PRECISION_CHOICES, PRECISION_HELP
 from ..eval.fusion import DEFAULT_WEIGHT
+from ..eval.retrieval import EvaluationError
 from . import measure
-from .duplicates import duplicate_pages, like_questions, read_questions
+from .duplicates import NEIGHBOURS, duplicate_pages, like_questions, read_questions
 from .embedding import DEFAULT_MODEL, Embedder
 from .index import IndexPlan, index_pages
 from .schema import STORAGES, CorpusError
@@ -128,7 +129,7 @@ def duplicates(arguments: argparse.Namespace) -> None:
     pairs = duplicate_pages(arguments.table, arguments.threshold)
     for score, first, second in pairs:
         print(f"{score:.3f}  {first}  {second}")
-    print(f"{len(pairs)} pairs at or above {arguments.threshold}")
+    print(f"{len(pairs)} pairs at or above {arguments.threshold}, of a page's {NEIGHBOURS} nearest")
 
 
 def questions(arguments: argparse.Namespace) -> None:
@@ -149,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
     run = {"index": index, "search": search, "duplicates": duplicates, "questions": questions, "measure": measure.run}
     try:
         run[arguments.command](arguments)
-    except (CorpusError, DataError, BackboneError) as error:
+    except (CorpusError, DataError, BackboneError, EvaluationError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

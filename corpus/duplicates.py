@@ -15,7 +15,8 @@ NEIGHBOURS = 20  # a page is compared with all others and keeps this many
 
 
 def duplicate_pages(path: str, threshold: float = 0.9) -> list[tuple[float, str, str]]:
-    """(cosine, id, id) of every pair of pages at or above ``threshold``, most alike first.
+    """(cosine, id, id) of pairs of pages at or above ``threshold``, most alike first: of each page its `NEIGHBOURS`
+    nearest.
 
     All pairs are compared in blocks: 20,000 pages take seconds, a million take hours.
     """

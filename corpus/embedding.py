@@ -8,8 +8,8 @@ from sentence_transformers import SentenceTransformer
 
 from ..data.encoders import encoder_folder
 from ..eval.encoding import encode_to_array
+from ..eval.quantization import unit
 from .schema import CorpusError, Identity
-from .vectors import unit
 
 DEFAULT_MODEL = "models/finmatryoshka-minilm"  # in the repository, which is the package's folder
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -30,7 +30,7 @@ class Embedder:
         self.name, self.dim, self.batch_tokens, self.precision = model, dim, batch_tokens, precision
         try:
             self.model = SentenceTransformer(_folder(model), truncate_dim=dim)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # the clients' errors have no common base
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CorpusError(f"{model}: cannot be loaded as a SentenceTransformer ({reason}); give --model") from None
         width = self.model.encode_query("width").shape[-1]

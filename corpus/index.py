@@ -7,9 +7,10 @@ pages in the input's order, so that a run that was killed goes on at its last co
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 from tqdm import tqdm
@@ -18,7 +19,18 @@ from .embedding import DEFAULT_MODEL, Embedder
 from .pages import Skipped, batched, read_pages
 from .ray_engine import embed_with_ray
 from .schema import PAGE_SCHEMA, CorpusError
-from .table import APPROXIMATE_FROM, build_indices, connect, digests, is_indexed, locked, open_or_none, write_rows
+from .table import (
+    APPROXIMATE_FROM,
+    build_indices,
+    connect,
+    digests,
+    is_indexed,
+    locked,
+    open_or_none,
+    size_on_disk,
+    write_rows,
+    writing,
+)
 from .vectors import with_vectors
 
 CHUNK_PAGES = 128  # a commit, and a work item of Ray
@@ -78,21 +90,28 @@ def index_pages(plan: IndexPlan) -> IndexReport:
     with locked(plan.output):
         table = open_or_none(plan.output, identity)
         known = digests(table) if table is not None else {}
-        with _spooled(read_pages(plan.files, plan.skip_invalid, skipped), known, plan.output) as (spool, pending, same):
+        spool, pending, same = _spooled(read_pages(plan.files, plan.skip_invalid, skipped), known, plan.output)
+        with spool:
             if not pending and table is None:
                 raise CorpusError(f"{', '.join(plan.files)}: no pages to index")
             started = time.perf_counter()
             with tqdm(total=pending, unit="page", disable=None if plan.progress else True) as progress:
-                for pages, vectors in _embedded(plan, embedder, spool):
+                for pages, vectors in _embedded(plan, embedder, _chunks(spool)):
                     rows = with_vectors(pages, vectors, schema, plan.storage)
                     table = write_rows(plan.output, table, rows)
                     progress.update(len(pages))
             embedded = time.perf_counter()
-        if pending or not is_indexed(table):
+        if pending or not is_indexed(table, plan.approximate_from):
             build_indices(plan.output, table, plan.approximate_from)
     finished = time.perf_counter()
     return IndexReport(
-        pending, same, skipped.count, table.count_rows(), embedded - started, finished - embedded, _bytes(plan.output)
+        pending,
+        same,
+        skipped.count,
+        table.count_rows(),
+        embedded - started,
+        finished - embedded,
+        size_on_disk(plan.output),
     )
 
 
@@ -104,32 +123,37 @@ def _embedded(plan: IndexPlan, embedder: Embedder, chunks: Iterator[pa.Table]):
     return ((pages, embedder.encode_pages(pages["text"].to_pylist())) for pages in chunks)
 
 
-@contextmanager
-def _spooled(pages: Iterable[dict], known: dict[str, str], output: str):
-    """(chunks of the pages that ``known`` lacks, how many these are, how many it has).
+def _spooled(pages: Iterable[dict], known: dict[str, str], output: str) -> tuple[IO[bytes], int, int]:
+    """(file of the pages that ``known`` lacks, how many these are, how many it has).
 
     All input is read, and refused, before the first page is embedded. The pages wait in a file without a name, beside
-    the table, that goes with the process.
+    the table, that goes with the process. Raises `CorpusError` where the disk is full.
     """
-    folder = None if "://" in output else Path(output).parent
     pending = same = 0
-    with tempfile.TemporaryFile(dir=folder) as file:
-        with pa.ipc.new_file(file, PAGE_SCHEMA) as writer:
-            for chunk in batched(_unknown(pages, known), CHUNK_PAGES):
-                rows = [row for row in chunk if row is not None]
-                same += len(chunk) - len(rows)
-                pending += len(rows)
-                if rows:
-                    writer.write_batch(pa.RecordBatch.from_pylist(rows, PAGE_SCHEMA))
-        reader = pa.ipc.open_file(file)
-        yield (pa.Table.from_batches([reader.get_batch(i)]) for i in range(reader.num_record_batches)), pending, same
+    with writing(output):
+        file = tempfile.TemporaryFile(dir=None if "://" in output else Path(output).parent)
+        try:
+            with pa.ipc.new_file(file, PAGE_SCHEMA) as writer:
+                for chunk in batched(_unknown(pages, known), CHUNK_PAGES):
+                    rows = [row for row in chunk if row is not None]
+                    same += len(chunk) - len(rows)
+                    pending += len(rows)
+                    if rows:
+                        writer.write_batch(pa.RecordBatch.from_pylist(rows, PAGE_SCHEMA))
+            file.flush()
+        except BaseException:
+            with suppress(OSError):  # what could not be written cannot be flushed either
+                file.close()
+            raise
+    return file, pending, same
+
+
+def _chunks(spool: IO[bytes]) -> Iterator[pa.Table]:
+    reader = pa.ipc.open_file(spool)
+    return (pa.Table.from_batches([reader.get_batch(i)]) for i in range(reader.num_record_batches))
 
 
 def _unknown(pages: Iterable[dict], known: dict[str, str]) -> Iterator[dict | None]:
     """Each page that is new or changed, None for one that the table has."""
     for row in pages:
         yield None if known.get(row["id"]) == row["digest"] else row
-
-
-def _bytes(path: str) -> int | None:
-    return None if "://" in path else sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())

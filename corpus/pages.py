@@ -88,12 +88,13 @@ def _loaded(source, skipped: Skipped) -> Iterator[Page]:
 
 
 def _numbered(name: str, texts: list[str]) -> Iterator[Page]:
-    """Pages ``stem/1``, ``stem/2`` ...; blank ones keep their number and are left out."""
+    """Pages ``PATH/1``, ``PATH/2`` ... of the path as it was given, without its suffix: two folders may hold files of
+    one name. Blank pages keep their number and are left out."""
     if not any(text.strip() for text in texts):
         raise DataError(f"{name}: holds no text (a scan needs OCR first)")
     for number, text in enumerate(texts, start=1):
         if text.strip():
-            yield Page(f"{Path(name).stem}/{number}", text)
+            yield Page(f"{Path(name).with_suffix('').as_posix()}/{number}", text)
 
 
 def _text_pages(name: str) -> list[str]:

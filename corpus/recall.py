@@ -6,17 +6,17 @@ The vectors are those of a table that `index` wrote: a shorter vector is the fir
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import cast
 
 import numpy as np
 import pyarrow as pa
 
+from ..eval.quantization import unit
 from .embedding import Embedder
 from .schema import PAGE_SCHEMA, STORAGES, CorpusError, Identity
 from .search import CorpusSearch
-from .table import build_indices, write_rows
-from .vectors import as_matrix, unit, with_vectors
+from .table import build_indices, size_on_disk, write_rows
+from .vectors import as_matrix, with_vectors
 
 TOP = 10
 
@@ -79,8 +79,7 @@ def _table(path: str, pages: pa.Table, vectors: np.ndarray, storage: str) -> tup
     identity = Identity("known vectors", "0" * 16, vectors.shape[1], storage, 0, {})
     table = write_rows(path, None, with_vectors(pages, vectors, identity.table_schema(), storage))
     build_indices(path, table, approximate_from=1)
-    size = sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
-    return CorpusSearch(path, embedder=cast(Embedder, KnownVectors(identity))), size
+    return CorpusSearch(path, embedder=cast(Embedder, KnownVectors(identity))), size_on_disk(path) or 0
 
 
 def _searches(corpus: CorpusSearch, candidates: Sequence[int]) -> Iterator[tuple[str, dict]]:

@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from ..eval.fusion import DEFAULT_WEIGHT, reciprocal_rank_fusion, z_score_fusion
+from ..eval.quantization import unit
 from .embedding import Embedder
 from .passages import best_passages
 from .schema import PREFIX_DIM, CorpusError
 from .table import has_index, is_indexed, one_line, open_corpus
-from .vectors import as_matrix, unit
+from .vectors import as_matrix
 
 MODES = ("hybrid", "vector", "text")
 FUSIONS = ("z_scores", "reciprocal_ranks")
@@ -93,6 +94,10 @@ class CorpusSearch:
             raise CorpusError("the question is empty; say what to look for")
         if mode not in MODES or fusion not in FUSIONS:
             raise CorpusError(f"mode {mode!r} with fusion {fusion!r}; take one of {MODES} and one of {FUSIONS}")
+        if not 0 <= weight <= 1:
+            raise CorpusError(f"weight {weight:g}: is the words' share of a fusion of z-scores, from 0 to 1")
+        if prefix and exact:
+            raise CorpusError("--prefix takes its candidates from an index and --exact scores every page: give one")
         if prefix and "prefix" not in self.table.schema.names:
             raise CorpusError(
                 f"{self.path}: has no prefix, as its vectors are {self.identity.dim} wide; leave --prefix out"

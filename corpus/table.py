@@ -30,25 +30,28 @@ def connect(path: str):
 
 def open_corpus(path: str):
     """(table, `Identity`). Raises `CorpusError` where there is no table or one that `index` did not write."""
+    table = _table(path)
+    if table is None:
+        raise CorpusError(f"{path}: no such table; make it with the index command")
+    return table, Identity.of_schema(table.schema, path)
+
+
+def _table(path: str):
+    """None where there is none, or a first write that did not reach its end."""
     connection, name = connect(path)
     try:
-        table = connection.open_table(name)
+        return connection.open_table(name)
     except (ValueError, OSError, RuntimeError) as error:
         if "not found" in str(error).lower():
-            raise CorpusError(f"{path}: no such table; make it with the index command") from None
+            return None
         raise CorpusError(f"{path}: cannot be opened ({one_line(error)})") from None
-    return table, Identity.of_schema(table.schema, path)
 
 
 def open_or_none(path: str, identity: Identity):
     """The table to go on with, None where there is none yet; another model's is refused by `Identity.check`."""
-    connection, name = connect(path)
-    if "://" not in str(path) and not Path(path).exists():
-        return None
-    if "://" in str(path) and name not in connection.list_tables().tables:
-        return None
-    table, existing = open_corpus(path)
-    existing.check(identity, path)
+    table = _table(path)
+    if table is not None:
+        Identity.of_schema(table.schema, path).check(identity, path)
     return table
 
 
@@ -108,21 +111,22 @@ def build_indices(path: str, table, approximate_from: int = APPROXIMATE_FROM) ->
     rows.
 
     Anew, so that a table filled in ten runs answers as one filled in one. `IvfSq` keeps int8 copies of the vectors.
-    Earlier
-    versions go, as they take the space again: a search that was open meanwhile is to be opened again.
+    The full-text index goes first and comes last: a table that has it is finished (`is_indexed`). Earlier versions go,
+    as they take the space again: a search that was open meanwhile is to be opened again.
     """
     from lancedb.index import FTS, Bitmap, BTree, IvfSq
 
+    Config = FTS | BTree | Bitmap | IvfSq
+    near = IvfSq(distance_type="cosine")
+    kinds: dict[str, Config] = {
+        "id": BTree(), "digest": BTree(), "company": Bitmap(), "year": BTree(), "vector": near, "prefix": near,
+    }  # fmt: skip
+    configs = {name: kinds[name] for name in _approximate_columns(table, approximate_from)}
     # The words of `eval.bm25_scores`: no stemming, the same stop words.
-    configs: dict[str, FTS | BTree | Bitmap | IvfSq] = {
-        "text": FTS(stem=False, with_position=False, custom_stop_words=list(STOPWORDS_EN))
-    }
-    if table.count_rows() >= approximate_from:
-        configs |= {"id": BTree(), "digest": BTree(), "company": Bitmap(), "year": BTree()}
-        for name in ("vector", "prefix"):
-            if name in table.schema.names and not pa.types.is_int8(table.schema.field(name).type.value_type):
-                configs[name] = IvfSq(distance_type="cosine")
+    configs["text"] = FTS(stem=False, with_position=False, custom_stop_words=list(STOPWORDS_EN))
     with writing(path):
+        for index in _text_indices(table):
+            table.drop_index(index.name)
         table.optimize()
         for name, config in configs.items():
             table.create_index(name, config=config, replace=True)
@@ -131,10 +135,31 @@ def build_indices(path: str, table, approximate_from: int = APPROXIMATE_FROM) ->
             table.optimize(cleanup_older_than=timedelta(0))
 
 
-def is_indexed(table) -> bool:
-    """Whether the full-text index covers every row: False after a run that did not reach its end."""
-    found = [index for index in table.list_indices() if index.columns == ["text"]]
-    return bool(found) and table.index_stats(found[0].name).num_unindexed_rows == 0
+def _approximate_columns(table, approximate_from: int) -> list[str]:
+    """Columns that have an index beside the text's, in a table of at least ``approximate_from`` rows."""
+    if table.count_rows() < approximate_from:
+        return []
+    vectors = [name for name in ("vector", "prefix") if name in table.schema.names]
+    floats = [name for name in vectors if not pa.types.is_int8(table.schema.field(name).type.value_type)]
+    return ["id", "digest", "company", "year", *floats]
+
+
+def _text_indices(table) -> list:
+    return [index for index in table.list_indices() if index.columns == ["text"]]
+
+
+def is_indexed(table, approximate_from: int | None = None) -> bool:
+    """Whether the full-text index, the last to be built, covers every row: False after a run that did not reach its
+    end; with ``approximate_from``, whether `build_indices` would build no others."""
+    found = _text_indices(table)
+    whole = bool(found) and table.index_stats(found[0].name).num_unindexed_rows == 0
+    others = [] if approximate_from is None else _approximate_columns(table, approximate_from)
+    return whole and all(has_index(table, column) for column in others)
+
+
+def size_on_disk(path: str) -> int | None:
+    """Bytes of a table; None of one on an object store."""
+    return None if "://" in path else sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
 
 
 def has_index(table, column: str) -> bool:
@@ -142,4 +167,5 @@ def has_index(table, column: str) -> bool:
 
 
 def one_line(error: BaseException) -> str:
+    """What LanceDB says, without the source lines of its own build."""
     return " ".join(str(error).split(", /root/")[0].split()) or type(error).__name__

@@ -3,13 +3,8 @@
 import numpy as np
 import pyarrow as pa
 
+from ..eval.quantization import unit
 from .schema import PREFIX_DIM
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows of length 1, float32."""
-    vectors = np.asarray(vectors, dtype=np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
 
 
 def stored(vectors: np.ndarray, storage: str) -> np.ndarray:

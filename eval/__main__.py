@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from ..data.encoders import BackboneError
-from ..data.files import written_whole
+from ..data.files import WriteError, check_writable, written_whole
 from ..data.schema import DataError
 from .encoding import PRECISION_CHOICES, PRECISION_HELP
 from .layouts import main as layouts
@@ -64,6 +64,8 @@ def evaluate(argv: list[str]) -> None:
     output = arguments.output
     fields = {name: value for name, value in vars(arguments).items() if name != "output"}
     fields["sections"] = tuple(fields["sections"])
+    if output:
+        check_writable(output)
     results, pictures = run_evaluation(EvaluationPlan(**fields))
     print_tables(result_tables(results, figures=SHORT_FIGURES))
     if output:
@@ -90,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     command = COMMANDS.get(argv[0]) if argv else None
     try:
         command(argv[1:]) if command else evaluate(argv)
-    except (EvaluationError, DataError, BackboneError) as error:
+    except (EvaluationError, DataError, BackboneError, WriteError) as error:
         if os.environ.get("FINMATRYOSHKA_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -38,7 +38,7 @@ def projection_baselines(
         return GaussianRandomProjection(dim, random_state=seed).fit(np.zeros((1, width))).transform(values)
 
     systems: dict[str, Projection] = {"random projection": random}
-    if vectors is not None and len(vectors) > max(dims):
+    if vectors is not None and dims and len(vectors) > max(dims):
         fitted = TruncatedSVD(min(max(dims), width - 1), random_state=seed).fit(vectors)
         systems["PCA"] = lambda values, dim: fitted.transform(values)[:, :dim]
     return {

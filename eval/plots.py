@@ -81,7 +81,10 @@ def _short(name: str) -> str:
 
 def _quality_over_dimension(task: str, part: dict):
     figure, axes = plt.subplots(figsize=(9, 4.5))
-    systems = {name: by_dim for name, by_dim, _ in all_systems(part, {n: _short(n) for n in part["systems"]})}
+    names = {name: _short(name) for name in part["systems"]}
+    if len(set(names.values())) < len(names):
+        names = {}
+    systems = {name: by_dim for name, by_dim, _ in all_systems(part, names)}
     dense = {name: by_dim for name, by_dim in systems.items() if "0" not in by_dim}
     for (name, by_dim), style in zip(dense.items(), _STYLES * 3):
         dims = sorted(map(int, by_dim))

@@ -17,8 +17,8 @@ def evaluate_cost(model: EncodeOnce, task: RetrievalTask, dims: list[int]) -> li
     rows = []
     for dim in dims:
         queries, pages = (
-            _unit(model.encode_query(list(task.queries.values()), truncate_dim=dim)),
-            _unit(model.encode_document(list(task.corpus.values()), truncate_dim=dim)),
+            unit(model.encode_query(list(task.queries.values()), truncate_dim=dim)),
+            unit(model.encode_document(list(task.corpus.values()), truncate_dim=dim)),
         )
         low, high = pages.min(axis=0), pages.max(axis=0)
         ranges = np.stack([low, np.where(high > low, high, low + 1e-6)])
@@ -33,8 +33,8 @@ def evaluate_cost(model: EncodeOnce, task: RetrievalTask, dims: list[int]) -> li
         signs, query_signs = 2 * bits - 1, 2 * query_bits - 1
         variants = {
             "float32": (4 * dim, queries @ pages.T),
-            "int8": (dim, _unit(restored_queries) @ _unit(restored).T),
-            "int8 rescored": (dim, _rescore(_unit(restored_queries) @ _unit(restored).T, queries @ _unit(restored).T)),
+            "int8": (dim, unit(restored_queries) @ unit(restored).T),
+            "int8 rescored": (dim, _rescore(unit(restored_queries) @ unit(restored).T, queries @ unit(restored).T)),
             "binary": (-(-dim // 8), query_signs @ signs.T),
             "binary rescored": (-(-dim // 8), _rescore(query_signs @ signs.T, queries @ signs.T)),
         }
@@ -43,7 +43,8 @@ def evaluate_cost(model: EncodeOnce, task: RetrievalTask, dims: list[int]) -> li
     return rows
 
 
-def _unit(vectors) -> np.ndarray:
+def unit(vectors) -> np.ndarray:
+    """Rows of length 1, float32."""
     vectors = np.asarray(vectors, dtype=np.float32)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
 

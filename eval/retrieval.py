@@ -75,6 +75,10 @@ class RetrievalTask:
             schema,
         )
 
+    def contents(self) -> list:
+        """All that a score depends on: questions, pages and which answers which, in an order of their own."""
+        return [self.queries, sorted(self.corpus.items()), sorted((q, sorted(p)) for q, p in self.relevant.items())]
+
     def half(self, name: str) -> list[str]:
         """The queries on the ``"choosing"`` or ``"reported"`` half (`data.splits.half_of` their pages).
 

@@ -1,6 +1,7 @@
 """One evaluation from models and data to a results dictionary: what the command line and `make reproduce` call."""
 
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,9 +24,10 @@ from .plots import write_pictures
 from .quantization import evaluate_cost
 from .retrieval import EncodeOnce, EvaluationError, RetrievalTask, retrieval_task, similarity_matrix, task_name
 from .systems import compare_systems
-from .tables import SECTIONS, markdown, result_tables
+from .tables import SCHEMA_VERSION, SECTIONS, markdown, result_tables
 
-SCHEMA_VERSION = 3
+logger = logging.getLogger(__name__)
+
 QUALITY_TEXTS = 500
 
 
@@ -88,6 +90,11 @@ def run_evaluation(plan: EvaluationPlan, data: FinancialData | None = None) -> t
     tasks = [retrieval_task(source, read.extra) for source in read.sources if source.examples]
     if not tasks:
         raise EvaluationError(f"{', '.join(plan.data)}: no question to evaluate on")
+    for task in tasks:
+        if [other.name for other in tasks].count(task.name) > 1:
+            raise EvaluationError(
+                f"two sources are called {task.name}: give files whose last two folders or names differ"
+            )
     models = {name: load_model(name) for name in dict.fromkeys(plan.models)}
     beside = {name: load_model(name) for name in dict.fromkeys(plan.beside)}
     dims = {name: usable_dims(name, model, plan.dims, plan.narrow) for name, model in (models | beside).items()}
@@ -118,9 +125,11 @@ def run_evaluation(plan: EvaluationPlan, data: FinancialData | None = None) -> t
             )
         elif section == "facts":
             results["facts"] = {n: evaluate_facts(m, read.examples, dims[n]) for n, m in shared.items()}
-        elif section == "numbers" and labelled(read.fit):
+        elif section == "numbers" and not labelled(read.fit):
+            logger.warning("numbers are left out: the constants beside them need --train_data with numeric answers")
+        elif section == "numbers":
             results["numbers"], pictures["numbers"] = _numbers(shared, read, base)
-        elif section == "quality":
+        elif section == "quality" and len(tasks[0].corpus) > 1:
             results["quality"] = {n: _quality(m, tasks[0], dims[n]) for n, m in shared.items()}
         elif section == "concepts":
             pictures["concepts"] = {n: concept_similarities(m, dims[n]) for n, m in shared.items()}
@@ -129,8 +138,9 @@ def run_evaluation(plan: EvaluationPlan, data: FinancialData | None = None) -> t
             }
         elif section == "cost":
             results["cost"] = {n: evaluate_cost(m, tasks[0], dims[n]) for n, m in shared.items()}
-    name = next(iter(models))
-    pictures["similarities"] = {d: _first_similarities(shared[name], tasks[0], d) for d in dims[name]}
+    if "retrieval" in results:
+        name = next(iter(models))
+        pictures["similarities"] = {d: _first_similarities(shared[name], tasks[0], d) for d in dims[name]}
     return results, pictures
 
 

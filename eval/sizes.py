@@ -28,6 +28,8 @@ def encoding_over_length(model: Any, pages: list[str], lengths: list[int], count
     """Rows of ``tokens`` a text and its ``milliseconds`` (median, least, most of ``repeats`` that take turns), of
     ``count`` texts, in the precision that suits the device. Lengths that the model cannot read are left out."""
     texts, longest = filled(pages, count), model.max_seq_length
+    if not any(length <= longest for length in lengths):
+        raise DataError(f"lengths {lengths}: the model reads {longest} tokens; give --lengths up to that")
 
     def at(length: int) -> Callable:
         def call():

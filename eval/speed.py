@@ -26,7 +26,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from ..data.encoders import encoder_folder
-from ..data.files import written_whole
+from ..data.files import check_writable, written_whole
 from ..data.loading import load_source
 from ..encoding_finmatryoshka import best_precision
 from .encoding import encode_by_length
@@ -142,9 +142,8 @@ def encoding_table(rows: list[dict], dim: int, pages: int, repeats: int) -> Tabl
     columns = ["encoding", "pages/s", "speed", "memory", "of peak", "least cosine", f"nDCG@10 at {dim}"]
     shown = [
         [
-            row["variant"], f"{row['pages per second']:.1f}", spread(row["ratio"]),
-            "–" if row["memory"] is None else f"×{row['memory']:.2f}", f"{row['share of peak']:.0%}",
-            f"{row['least cosine']:.4f}", "–" if row["ndcg@10"] is None else f"{row['ndcg@10']:.4f}",
+            row["variant"], f"{row['pages per second']:.1f}", spread(row["ratio"]), _shown(row["memory"], "×{:.2f}"),
+            _shown(row["share of peak"], "{:.0%}"), f"{row['least cosine']:.4f}", _shown(row["ndcg@10"], "{:.4f}"),
         ]
         for row in rows
     ]  # fmt: skip
@@ -154,6 +153,10 @@ def encoding_table(rows: list[dict], dim: int, pages: int, repeats: int) -> Tabl
         "peak: share of what a large matrix product reaches in low precision; least cosine to the first row's vectors"
     )
     return Table("Encoding speed", columns, shown, note)
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "–" if value is None else form.format(value)
 
 
 def operators_table(rows: list[dict]) -> Table:
@@ -180,6 +183,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--counts", nargs="+", type=int, default=list(PAGE_COUNTS), help="with --sizes: pages")
     parser.add_argument("--output", help="folder for speed.json, speed.md and the picture of --sizes")
     arguments = parser.parse_args(argv)
+    if arguments.output:
+        check_writable(arguments.output)
     task = retrieval_task(load_source(arguments.data, "validation"), [])
     results: dict[str, Any] = {"model": arguments.model, "data": arguments.data, **describe_machine()}
     if arguments.sizes:
@@ -194,8 +199,8 @@ def main(argv: list[str]) -> None:
         quality = not arguments.skip_quality
         rows = measure_encoding(variants, task, dim, arguments.repeats, arguments.texts, quality)
         results["encoding"] = rows
-        pages = min(arguments.texts, len(task.corpus))
-        tables = [encoding_table(rows, dim, pages, arguments.repeats), operators_table(rows)]
+        count = min(arguments.texts, len(task.corpus))
+        tables = [encoding_table(rows, dim, count, arguments.repeats), operators_table(rows)]
     print_tables(tables)
     if arguments.output:
         write_speed(results, tables, arguments.output)

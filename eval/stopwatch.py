@@ -71,9 +71,12 @@ def low_precision() -> torch.dtype:
     return torch.float16 if torch.cuda.is_available() else torch.bfloat16
 
 
-def shares_of_peak(variants: dict[str, Callable], seconds: dict[str, list[float]]) -> dict[str, float]:
-    peak = matrix_peak()
-    return {name: count_flops(variant) / statistics.median(seconds[name]) / peak for name, variant in variants.items()}
+def shares_of_peak(variants: dict[str, Callable], seconds: dict[str, list[float]]) -> dict[str, float | None]:
+    """Of `matrix_peak`; None of a variant whose products are not torch's (ONNX, OpenVINO)."""
+    peak, operations = matrix_peak(), {name: count_flops(variant) for name, variant in variants.items()}
+    return {
+        name: count / statistics.median(seconds[name]) / peak if count else None for name, count in operations.items()
+    }
 
 
 def operator_shares(call: Callable, most: int = 8) -> dict[str, float]:

@@ -10,6 +10,7 @@ from ..data.encoders import BackboneError
 from ..data.schema import Example
 from .baselines import label_id_baseline, projection_baselines
 from .fusion import DEFAULT_WEIGHT, choose_weight, reciprocal_rank_fusion, z_score_fusion
+from .numeric import labelled
 from .retrieval import (
     HALVES,
     EncodeOnce,
@@ -64,7 +65,7 @@ def compare_systems(
         seed: Of the baselines.
     """
     projected = projection_baselines(base, tasks, base_dims, fit, seed) if base is not None else {}
-    labels = label_id_baseline(base, tasks, base_dims, fit, seed) if base is not None and fit else None
+    labels = label_id_baseline(base, tasks, base_dims, fit, seed) if base is not None and labelled(fit) else None
     lexical = {task.name: bm25_scores(task) for task in tasks}
     fusion = fusion_weights(tasks, lexical, models, dims)
     results = {}
@@ -87,7 +88,7 @@ def compare_systems(
             "queries": len(task.queries),
             "pages": len(task.corpus),
             "training_pages": None if trained_on is None else task.known_pages(trained_on),
-            "sha256": hashlib.sha256(json.dumps([task.queries, sorted(task.corpus)]).encode()).hexdigest(),
+            "sha256": hashlib.sha256(json.dumps(task.contents()).encode()).hexdigest(),
             "systems": {name: _metrics(by_dim) for name, by_dim in systems.items()},
             "fused": {name: {how: _metrics(s) for how, s in by_how.items()} for name, by_how in fused.items()},
             "halves": _halves(task, systems, fused),

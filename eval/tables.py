@@ -11,6 +11,7 @@ from rich.table import Table as RichTable
 
 from .numeric import METRICS, lost_to_constants
 
+SCHEMA_VERSION = 3  # of results.json (docs/results.md)
 SECTIONS = ("retrieval", "facts", "numbers", "quality", "concepts", "cost")
 RETRIEVAL_FIGURES = (
     "ndcg@10", "mrr@10", "map@100", "recall@1", "recall@5", "recall@10", "recall@100", "precision@5", "f1@5",

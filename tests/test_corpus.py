@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -123,6 +124,44 @@ def test_killed_then_stopped_and_run_again_gives_the_table_of_one_run(plan, finq
     assert main(["search", killed, "net sales", "--model", plan().model]) == 0
 
 
+def test_indices_that_were_not_all_built_are_built_by_the_next_run(plan, monkeypatch):
+    from lancedb.table import LanceTable
+
+    def columns():
+        return {index.columns[0] for index in open_corpus(plan().output)[0].list_indices()}
+
+    index_pages(plan())
+    assert columns() == {"text"}
+    build, calls = LanceTable.create_index, iter(range(2))
+
+    def stopped_at_the_third(self, *args, **options):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return build(self, *args, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(LanceTable, "create_index", stopped_at_the_third)
+        index_pages(plan(approximate_from=1))  # no page is new, but there are indices to build
+    assert main(["search", plan().output, "net sales", "--model", plan().model]) == 2  # not finished: says so
+    assert index_pages(plan(approximate_from=1)).written == 0
+    assert columns() == {"text", "id", "digest", "company", "year", "vector"}
+    assert main(["search", plan().output, "net sales", "--model", plan().model]) == 0
+
+
+def test_a_first_write_that_did_not_end_is_begun_again(plan):
+    (Path(plan().output) / "data").mkdir(parents=True)
+    (Path(plan().output) / "data" / "part.lance").write_bytes(b"half a page")
+    assert index_pages(plan()).rows == 36
+
+
+def test_files_of_one_name_in_two_folders_are_two_documents(plan, tmp_path):
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "10-K.txt").write_text(f"net sales of {folder}")
+        index_pages(plan(str(tmp_path / folder)))
+    assert [row["text"] for row in rows_of(plan().output)] == ["net sales of one", "net sales of other"]
+
+
 def test_another_model_or_dimension_is_refused_with_both_names(plan, tiny_backbones, capsys):
     index_pages(plan())
     for changes, difference in (({"dim": 16}, "dim"), ({"model": tiny_backbones["nomic_bert"]}, "weights")):
@@ -195,6 +234,16 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_committed(plan, finqa_files,
     assert rows_of(plan().output) == before
 
 
+def test_a_disk_that_is_full_before_the_first_page_is_one_line(plan, finqa_files, capsys):
+    with files_of_at_most(3000):
+        assert (
+            main(["index", finqa_files["train"], "--output", plan().output, "--model", plan().model, "--dim", "32"])
+            == 2
+        )
+    error = capsys.readouterr().err
+    assert f"{plan().output}: cannot be written" in error and error.count("\n") == 1
+
+
 def pdf(texts: list[str]) -> bytes:
     """A PDF with one line of text on each page."""
     kids = " ".join(f"{3 + 2 * i} 0 R" for i in range(len(texts)))
@@ -228,8 +277,8 @@ def test_a_folder_of_pdf_text_and_parquet_is_a_page_a_row(tmp_path):
     pages = {row["id"]: row["text"].strip() for row in read_pages([str(tmp_path)], True, skipped)}
     assert skipped.count == 1
     assert pages == {
-        "report/1": "Net sales were 5,829.", "report/2": "Goodwill was 12.", "notes/1": "first page",
-        "notes/2": "second page", "d/1": "a", "d/2": "b",
+        f"{tmp_path}/report/1": "Net sales were 5,829.", f"{tmp_path}/report/2": "Goodwill was 12.",
+        f"{tmp_path}/notes/1": "first page", f"{tmp_path}/notes/2": "second page", "d/1": "a", "d/2": "b",
     }  # fmt: skip
 
 

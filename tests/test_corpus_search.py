@@ -17,11 +17,11 @@ from finmatryoshka.corpus.embedding import Embedder
 from finmatryoshka.corpus.index import IndexPlan, index_pages
 from finmatryoshka.corpus.pages import page_row
 from finmatryoshka.corpus.passages import best_passages, split_page
-from finmatryoshka.corpus.schema import PAGE_SCHEMA
+from finmatryoshka.corpus.schema import PAGE_SCHEMA, CorpusError
 from finmatryoshka.corpus.search import CorpusSearch
-from finmatryoshka.corpus.vectors import unit
 from finmatryoshka.data.loading import load_source
 from finmatryoshka.data.schema import Page
+from finmatryoshka.eval.quantization import unit
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,13 @@ def test_modes_score_as_the_evaluation_does(finqa_files):
     assert figures["corpus vector"] == pytest.approx(figures["eval vector"], abs=1e-3)
     assert figures["corpus text"] == pytest.approx(figures["eval text (bm25s)"], abs=0.02)
     assert figures["corpus vector"] < figures["corpus hybrid"]
+
+
+def test_options_that_exclude_each_other_and_weights_out_of_range_are_refused(packaged):
+    with pytest.raises(CorpusError, match="--prefix .* and --exact .* give one"):
+        packaged.rank("net sales", prefix=True, exact=True)
+    with pytest.raises(CorpusError, match="weight 3: .* from 0 to 1"):
+        packaged.rank("net sales", weight=3)
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "vector", "text"])

@@ -10,10 +10,10 @@ import torch
 from finmatryoshka.data.loading import load_source
 from finmatryoshka.data.splits import load_data
 from finmatryoshka.eval import __main__ as cli
-from finmatryoshka.eval.run import SCHEMA_VERSION, EvaluationPlan, run_evaluation
+from finmatryoshka.eval.run import EvaluationPlan, run_evaluation
 from finmatryoshka.eval.significance import compare_results, paired_bootstrap
 from finmatryoshka.eval.stopwatch import count_flops
-from finmatryoshka.eval.tables import result_tables
+from finmatryoshka.eval.tables import SCHEMA_VERSION, result_tables
 from finmatryoshka.training.report import evaluation_tasks
 
 from conftest import DIMS
@@ -26,6 +26,7 @@ def test_bootstrap_tells_a_difference_from_noise():
     real = paired_bootstrap(a, better, 2000)
     assert real["low"] > 0 and real["p"] < 0.01 and real["difference"] == pytest.approx((better - a).mean())
     assert paired_bootstrap(better, a, 2000)["high"] < 0
+    assert paired_bootstrap(a, a + 1, 99)["p"] == pytest.approx(2 / 100)  # 99 resamples show no less
     assert paired_bootstrap(a, noise - (noise - a).mean(), 2000)["p"] > 0.5
 
 
@@ -130,6 +131,21 @@ def test_a_strangers_model_evaluates_and_a_narrow_one_says_so(tiny_backbones, fi
     assert "./nobody: no such folder" in capsys.readouterr().err
     assert cli.main([stranger, "--data", str(tmp_path / "none.json")]) == 2
     assert cli.main([stranger, *common, "--dims", "0"]) == 2
+    copies = [tmp_path / version / "finqa" / "dev.json" for version in ("v1", "v2")]
+    for copy in copies:
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes(Path(finqa_files["eval"]).read_bytes())
+    capsys.readouterr()
+    assert cli.main([stranger, "--data", *map(str, copies)]) == 2
+    assert "two sources are called finqa/dev" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_work(finqa_files, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    for command in (["./no-such-model"], ["speed", "./no-such-model"]):
+        output = str(tmp_path / "file" / "results")
+        assert cli.main([*command, "--data", finqa_files["eval"], "--output", output]) == 2
+        assert "results: cannot be written" in capsys.readouterr().err
 
 
 def test_flops_are_those_of_the_formulas():

@@ -271,3 +271,14 @@ def test_passages_in_financebenchs_schema_are_a_task(tmp_path):
     task = retrieval_task(source, [Page("elsewhere", "a FinQA page")])
     assert len(task.queries) == len(task.corpus) == 3  # FinQA's further pages are not searched
     assert score_matrix(task, bm25_scores(task)).ndcg == 1
+
+
+def test_what_is_hashed_is_all_that_a_score_depends_on():
+    assert TASK.contents() == replace(TASK, corpus=dict(reversed(TASK.corpus.items()))).contents()
+    page, other = list(TASK.corpus)[:2]
+    for changes in (
+        {"corpus": TASK.corpus | {page: "another text"}},
+        {"relevant": TASK.relevant | {next(iter(TASK.relevant)): {page, other}}},
+        {"queries": TASK.queries | {next(iter(TASK.queries)): "another question"}},
+    ):
+        assert replace(TASK, **changes).contents() != TASK.contents()

@@ -156,6 +156,7 @@ def test_results_that_cannot_be_the_readmes_say_why(readme, tmp_path):
     other = copy.deepcopy(results_of()["retrieval"])
     other["finqa/dev_pages"]["sha256"] = "b"
     refused("different questions or pages", retrieval=other)
+    refused("different questions or pages", retrieval={"another": other["finqa/dev_pages"]})
     without = copy.deepcopy(results_of()["retrieval"])
     for part in without.values():
         part["systems"].pop("base at 1024 tokens", None)
