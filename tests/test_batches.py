@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,15 +11,18 @@ from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 
+from finmatryoshka.data.decontamination import Decontamination
 from finmatryoshka.data.numbers import SignedLogScaler
 from finmatryoshka.data.schema import DataError, Example, Page
+from finmatryoshka.data.splits import FinancialData
 from finmatryoshka.eval.concepts import load_concepts
 from finmatryoshka.training import losses
 from finmatryoshka.training import teacher as teachers
+from finmatryoshka.training.arguments import DataArguments
 from finmatryoshka.training.backbone import as_sentence_transformer, load_finmatryoshka
 from finmatryoshka.training.batches import PageBatchSampler, PageCollator, chunks, right_pages
 from finmatryoshka.training.concepts import concept_rows
-from finmatryoshka.training.datasets import fact_rows, training_rows
+from finmatryoshka.training.datasets import fact_rows, training_datasets, training_rows
 from finmatryoshka.training.losses import FinMatryoshkaLoss
 from finmatryoshka.training.teacher import teacher_vectors
 from finmatryoshka.training.trainer_arguments import FinTrainingArguments
@@ -185,6 +189,13 @@ def test_a_page_with_many_questions_makes_even_rows_and_a_window_has_one_questio
     assert [len(q) for q in training_rows(examples, SCALER, questions_per_page=4)["question"]] == [3, 3, 3]
     assert [len(q) for q in training_rows(examples, SCALER, questions_per_page=4, page_words=3)["question"]] == [1] * 9
     assert [len(q) for q in training_rows(examples, SCALER, questions_per_page=9, page_words=5)["question"]] == [9]
+
+
+def test_fact_pairs_need_questions_whose_evidence_is_known():
+    examples = [replace(example, evidence_known=False) for example in EXAMPLES]
+    data = FinancialData(examples, {}, [], {}, {}, Decontamination.of([]))
+    with pytest.raises(DataError, match="--fact_pairs: no question of --data"):
+        training_datasets(data, DataArguments(fact_pairs=5), None, 13, None)
 
 
 def test_thinned_pages_keep_their_order_and_their_places(model):

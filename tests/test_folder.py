@@ -10,6 +10,7 @@ from safetensors import safe_open
 from finmatryoshka.data.files import written_whole
 from finmatryoshka.sentence_transformers_config.check import check_doors
 from finmatryoshka.sentence_transformers_config.folder import write_folder
+from finmatryoshka.training.backbone import load_finmatryoshka
 
 TEXTS = ["what was the net sales of alder foods in 2015?", "notes and loans outstanding , in thousands", "land " * 90]
 
@@ -51,6 +52,11 @@ def test_layout(trained_folders):
     with safe_open(folder / "model.safetensors", "pt") as weights:
         assert not any(name.startswith(("projection", "numeric", "nomic_bert")) for name in weights.keys())
     assert not list(folder.rglob("*.bin"))
+
+
+def test_a_prompt_that_is_given_leaves_nomics_others(tiny_backbones):
+    prompts = load_finmatryoshka(tiny_backbones["nomic_bert"], [16], 64, prompts={"query": "q: "}).config.prompts
+    assert prompts == {"query": "q: ", "document": "search_document: ", "numeric": "classification: "}
 
 
 def test_further_training_from_a_published_folder_keeps_heads_and_scale(trained_folders, train_flags, tmp_path):

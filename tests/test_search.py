@@ -23,7 +23,7 @@ from finmatryoshka.training.recipe import read_stages
 from finmatryoshka.training.run import run
 from finmatryoshka.training.search import Search, main
 from finmatryoshka.training.search_report import failure_reason
-from finmatryoshka.training.search_space import SearchError, check_space
+from finmatryoshka.training.search_space import SearchError, check_space, suggest
 from finmatryoshka.training.search_storage import open_storage
 
 from conftest import ROOT
@@ -262,6 +262,8 @@ def test_memory_stays_flat_over_trials(recipe, tmp_path):
         ({"learning_rate": {"low": 0, "high": 1, "log": True}}, "low must be above 0"),
         ({"temperature": 0.1}, "needs 'low' and 'high', or 'choices'"),
         ({"temperature": {"choices": []}}, "needs 'low' and 'high', or 'choices'"),
+        ({"temperature": {"low": "warm", "high": 1}}, "temperature has a bound 'warm', which is no number"),
+        (["learning_rate"], "no mapping"),
     ],
 )
 def test_bad_spaces(space, message):
@@ -272,6 +274,23 @@ def test_bad_spaces(space, message):
 def test_the_missions_space_is_the_default_and_can_be_narrowed():
     assert check_space({})["learning_rate"] == {"low": 1e-6, "high": 1e-3, "log": True}
     assert "temperature" not in check_space({"temperature": None})
+
+
+def test_bounds_are_what_yaml_reads_them_as_and_whole_where_they_must_be():
+    space = check_space({"learning_rate": {"low": "1e-5", "high": "2e-4"}, "max_seq_length": {"low": 16, "high": 64}})
+    assert space["learning_rate"] == {"low": 1e-5, "high": 2e-4}
+    drawn = suggest(optuna.create_study().ask(), {"max_seq_length": space["max_seq_length"]})["max_seq_length"]
+    assert isinstance(drawn, int) and 16 <= drawn <= 64
+
+
+def test_every_trial_sees_as_many_pages_as_the_recipe(recipe, finqa_files, tmp_path):
+    """Pages and not questions make the steps; what a space leaves out is the recipe's."""
+    flags = [recipe, "--max_steps", "-1", "--num_train_epochs", "2", "--gradient_accumulation_steps", "3"]
+    fixed = {"gradient_accumulation_steps": None, "per_device_train_batch_size": {"choices": [4]}}
+    job = Search(flags, 1, fixed, f"sqlite:///{tmp_path}/study.db", dim=16)
+    assert job.examples == 2 * len({e.page.page_id for e in job.data.train}) < 2 * len(job.data.train)
+    stage = job.stage({"per_device_train_batch_size": 4}, str(tmp_path / "out"))
+    assert stage.training.max_steps == round(job.examples / 12)
 
 
 def test_bad_arguments_are_one_line(recipe, tmp_path, capsys):

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
-from finmatryoshka import train_st
+from finmatryoshka import FinMatryoshkaModel, train_st
 from finmatryoshka.data.splits import load_data
 from finmatryoshka.training import run
 from finmatryoshka.training.averaging import average_weights, encoder_weights
@@ -145,9 +145,12 @@ def test_averages_of_folders(train_flags, trained_folders, tmp_path, capsys):
     folders = [trained_folders["bert"], tmp_path / "other"]
     assert train_st.main(train_flags(**flags, output_dir=tmp_path / "mean", folders=folders)) == 0
     a, b, mean = weights(trained_folders["bert"]), weights(tmp_path / "other"), weights(tmp_path / "mean")
+    heads = {name for name in mean if name.startswith("numeric_heads.")}
     for name in mean:
-        torch.testing.assert_close(mean[name], (a[name] + b[name]) / 2, msg=name)
-    assert any(not torch.equal(a[name], b[name]) for name in mean)
+        torch.testing.assert_close(mean[name], a[name] if name in heads else (a[name] + b[name]) / 2, msg=name)
+    assert heads and any(not torch.equal(a[name], b[name]) for name in mean.keys() - heads)
+    with pytest.raises(ValueError, match="fitted"):  # the heads of the first, which were fitted to other vectors
+        FinMatryoshkaModel.from_pretrained(tmp_path / "mean").predict_number(["net sales"])
     capsys.readouterr()
     folders = [trained_folders["bert"], trained_folders["nomic_bert"]]
     assert train_st.main(train_flags(**flags, output_dir=tmp_path / "no", folders=folders)) == 2
@@ -248,6 +251,7 @@ BAD = [
     ({"matryoshka_dims": [128, 64]}, "exceeds the backbone's width of 64"),
     ({"backbone": "{tmp}/unweighted"}, "has a config but no weights"),
     ({"backbone": "nobody/no-such-model"}, "neither a local folder nor loadable from the Hub"),
+    ({"concept_pairs": ["a.csv"]}, "must be a FILE and how many pairs of it"),
     ({"output_dir": "{tmp}/full"}, "is not empty; name another folder or pass --overwrite"),
     ({"resume_from_checkpoint": "true"}, "holds no complete checkpoint"),
     ({"resume_from_checkpoint": "{tmp}/full"}, "full: holds no complete checkpoint; pass true"),

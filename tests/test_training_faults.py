@@ -55,6 +55,18 @@ def test_a_checkpoint_of_a_dead_run_goes_only_when_told(train_flags, tmp_path, c
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
+@pytest.mark.parametrize("file", ["stage-1/training.json", "stage-2.checkpoints/checkpoint-4/trainer_state.json"])
+def test_what_a_run_of_more_stages_left_goes_only_when_told(file, train_flags, tmp_path, capsys):
+    left = tmp_path / "m.run" / file
+    left.parent.mkdir(parents=True)
+    left.write_text("{}")
+    flags = train_flags(output_dir=tmp_path / "m", skip_evaluation=True, max_steps=1)
+    assert train_st.main(flags) == 2
+    assert "m.run: is what a run that was cut off left" in error_of(capsys) and left.exists()
+    assert train_st.main([*flags, "--resume_from_checkpoint", "true"]) == 2
+    assert "holds no complete checkpoint" in error_of(capsys) and left.exists()
+
+
 def test_a_disk_that_is_full_after_the_training_costs_nothing_that_was_learned(
     train_flags, tmp_path, capsys, monkeypatch
 ):

@@ -21,14 +21,14 @@ def check_trained_folder(folder: str, dims: list[int]) -> None:
 
 
 def folder_weights(folder: str, like: FinMatryoshkaModel) -> dict[str, torch.Tensor]:
-    """The weights of a trained folder by the names of ``like``. Raises `BackboneError` where they are of another
-    backbone."""
+    """The weights of a trained folder by the names of ``like``, but for its numeric heads: each run draws its own, so
+    that their mean is no head. Raises `BackboneError` where they are of another backbone."""
     weights = load_finmatryoshka(folder, list(like.matryoshka_dims), like.config.max_seq_length).state_dict()
     if _shapes(weights) != _shapes(like.state_dict()):
         raise BackboneError(
             f"{folder}: its weights have other names or shapes; give a folder trained from the same backbone"
         )
-    return weights
+    return {name: tensor for name, tensor in weights.items() if not name.startswith("numeric_heads.")}
 
 
 def encoder_weights(backbone: str, like: FinMatryoshkaModel) -> dict[str, torch.Tensor]:

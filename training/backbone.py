@@ -78,7 +78,7 @@ def load_finmatryoshka(
         max_seq_length: Tokens read of a text. Beyond the backbone's positions the positions are extended.
         dropout: The backbone's hidden and attention dropout while training. 0 by default: nomic itself trains without,
             and random masks are most of a training step's time on a CPU.
-        prompts: By name (query, document, numeric); nomic's own for NomicBert, none for others.
+        prompts: By name (query, document, numeric), in the place of nomic's own for NomicBert, of none for others.
     """
     backbone, native_config = check_backbone(backbone, dims)
     if hasattr(native_config, "matryoshka_dims") and not os.path.isdir(backbone):
@@ -93,7 +93,7 @@ def load_finmatryoshka(
         native = AutoModel.from_pretrained(backbone, dtype=torch.float32)
         flat = native_config.to_dict()
         flat.update(matryoshka_dims=dims, prompts=flat.get("prompts") or None)
-        if prompts is None and not flat["prompts"] and flat["model_type"] == "nomic_bert":
+        if not flat["prompts"] and flat["model_type"] == "nomic_bert":
             flat["prompts"] = NOMIC_PROMPTS
         for name in ("architectures", "transformers_version", "dtype", "auto_map", "_name_or_path"):
             flat.pop(name, None)

@@ -48,6 +48,11 @@ class RunFolder:
             (self.finished(n) / "training.json").is_file() for n in numbers[:-1]
         )
 
+    def _remains(self) -> bool:
+        """Whether a run, of however many stages, left work behind."""
+        finished, checkpoint = "stage-*/training.json", "checkpoint-*/trainer_state.json"
+        return any(any(self.path.glob(name)) for name in (finished, checkpoint, f"*.checkpoints/{checkpoint}"))
+
     @contextmanager
     def held(self, resume: bool | str | None, replace: bool, keep: bool) -> Iterator[None]:
         """Hold the folder for this process; it goes when the block ends, unless a run that failed can be resumed from
@@ -81,7 +86,7 @@ class RunFolder:
             yield
             done = True
         finally:
-            if not (keep and done or not done and self.resumable()):
+            if not (keep and done or not done and self._remains()):
                 shutil.rmtree(self.path, ignore_errors=True)
             lock.release()
 
@@ -89,7 +94,7 @@ class RunFolder:
         """Keep or sweep what is there from before."""
         if resume is True and not self.resumable():
             raise ArgumentError(f"--resume_from_checkpoint: {self.path} holds no complete checkpoint; start without it")
-        if not resume and not replace and self.resumable():
+        if not resume and not replace and self._remains():
             raise ArgumentError(
                 f"{self.path}: is what a run that was cut off left; pass --resume_from_checkpoint true to go on with "
                 "it, or --overwrite true to start anew"

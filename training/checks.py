@@ -30,6 +30,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "synthetic_pairs": (_from(0), "0 or more"),
     "fresh_pairs": (_from(0), "0 or more"),
     "fact_pairs": (_from(0), "0 or more"),
+    "concept_pairs": (lambda v: len(v) == 2 and v[1].isdigit() and int(v[1]) > 0, "a FILE and how many pairs of it"),
     "page_words": (_from(1), "at least 1"),
     "labelled_repeats": (_from(1), "at least 1"),
     "holdout": (lambda v: 0 < v < 1, "between 0 and 1"),

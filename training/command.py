@@ -34,8 +34,10 @@ def main(argv: list[str]) -> int:
     """The exit status of ``python train_st.py ARGV``."""
     try:
         if argv[:1] == ["search"]:
-            from .search import main as search  # Optuna and its storage: an extra of their own
-
+            try:
+                from .search import main as search  # Optuna and its storage: an extra of their own
+            except ImportError as error:
+                raise ArgumentError(f"search: {error.name} is not installed; pip install '.[search]'") from None
             search(argv[1:])
             return 0
         report = run(read_stages(argv), shlex.join(["python", "train_st.py", *argv]))

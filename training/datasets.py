@@ -16,7 +16,7 @@ from ..data.decontamination import words_of
 from ..data.loading import load_source
 from ..data.numbers import SignedLogScaler
 from ..data.positions import first_position
-from ..data.schema import Example, text_id
+from ..data.schema import DataError, Example, text_id
 from ..data.splits import FinancialData
 from ..data.synthesis.transplant import SyntheticPair, is_set_aside, transplanted_pairs
 from ..sentence_transformers_config.folder import finmatryoshka_of
@@ -149,15 +149,16 @@ def synthesized(
 
 
 def training_datasets(
-    data: FinancialData, data_args: DataArguments, scaler: SignedLogScaler | None, seed: int, model: SentenceTransformer
-) -> dict[str, Dataset]:
+    data: FinancialData, data_args: DataArguments, scaler: SignedLogScaler | None, seed: int,
+    model: SentenceTransformer | None,
+) -> dict[str, Dataset]:  # fmt: skip
     """The labelled pages and whatever else the arguments ask for, by name; their order means nothing.
 
     ``model`` mines the negatives, where they are asked for.
     """
     rng = random.Random(seed)
     pairs = synthesized(data, data_args, data_args.synthetic_pairs, seed, set_aside=False)
-    negatives = mined_negatives(model, [*data.train, *pairs]) if data_args.hard_negatives else None
+    negatives = mined_negatives(model, [*data.train, *pairs]) if model and data_args.hard_negatives else None
     options: dict[str, Any] = {
         "questions_per_page": data_args.questions_per_page,
         "page_words": data_args.page_words,
@@ -173,12 +174,14 @@ def training_datasets(
     if data_args.fact_pairs:
         facts: list[Example | SyntheticPair] = [example for example in data.train if example.evidence_known]
         facts += [pair for pair in pairs if math.isfinite(pair.number)]
+        if not facts:
+            raise DataError("--fact_pairs: no question of --data says where its evidence stands; leave it out")
         facts = rng.sample(facts, min(len(facts), data_args.fact_pairs))
         datasets["facts"] = fact_rows(facts, scaler, data_args.questions_per_page)
     if data_args.concept_pairs:
         file, count = data_args.concept_pairs
         datasets["concepts"] = concept_rows(file, count, seed)
-    return datasets
+    return {name: rows for name, rows in datasets.items() if len(rows)}  # a kind none of whose pages has a negative
 
 
 def page_collator(model: SentenceTransformer, args: FinTrainingArguments, datasets: list[Dataset]) -> PageCollator:

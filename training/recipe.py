@@ -26,7 +26,7 @@ RUN_WIDE = (
     "output_dir", "overwrite", "resume_from_checkpoint", "keep_checkpoints", "skip_evaluation", "push_to_hub",
     "hub_model_id", "hub_private_repo",
 )  # fmt: skip
-# What the two operations that train nothing read of a stage's own arguments; training reads all the others.
+# What the two operations that train nothing read of a stage's own arguments; training reads all but what is theirs.
 USED = {
     "average": ("folders", "base_share", "max_seq_length"),
     "refit": ("projection", "heads", "temperature", "matryoshka_weights", "synthesize", "fresh_pairs", "seed",
@@ -43,6 +43,8 @@ RETIRED = {
 # Where the recipes look for the files that $DATA names.
 DATA = "../shared/data"
 _NOT_GIVEN = object()
+# What averages and refits alone read.
+_NOT_TRAINING = {field.name for field in dataclasses.fields(StageArguments)} - {"operation"} | {"fresh_pairs"}
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class Recipe:
             own.append({key: value for key, value in values.items() if key not in flags})
         if len(own) > 1 and "operation" in shared | flags:
             raise ArgumentError(f"{name}: every stage names its own operation; leave `operation` out beside `stages`")
+        _check_used(shared | flags, own, name)
         return cls(name, shared | flags, own)
 
     def stages(self, **changes: Any) -> list[Stage]:
@@ -193,12 +196,24 @@ def _check_own(values: dict[str, Any], where: str) -> None:
     operation = values.get("operation", "train")
     if operation not in OPERATIONS:
         raise ArgumentError(f"{where}: operation {operation!r}: {', '.join(OPERATIONS[:-1])} or {OPERATIONS[-1]}")
-    options = {field.name for field in dataclasses.fields(StageArguments)}
     for name in values.keys() - {"operation"}:
         if name in RUN_WIDE:
             raise ArgumentError(f"{where}: {name} is one for the whole run; write it beside `stages`")
-        if name not in USED[operation] if operation in USED else name in options:
+        if not _uses(operation, name):
             raise ArgumentError(f"{where}: {name} is nothing that `operation: {operation}` uses")
+
+
+def _uses(operation: str, name: str) -> bool:
+    """Whether an ``operation`` reads the argument ``name`` of a stage."""
+    return name in USED[operation] if operation in USED else name not in _NOT_TRAINING
+
+
+def _check_used(shared: dict[str, Any], own: list[dict[str, Any]], where: str) -> None:
+    """Refuse a value beside the stages that belongs to an operation which none of them is."""
+    operations = {values.get("operation", shared.get("operation", "train")) for values in own}
+    for name in _NOT_TRAINING & shared.keys():
+        if not any(_uses(operation, name) for operation in operations if operation in OPERATIONS):
+            raise ArgumentError(f"{where}: {name} is nothing that `operation: {' or '.join(operations)}` uses")
 
 
 def _stage(values: dict[str, Any]) -> Stage:

@@ -26,6 +26,7 @@ from ..data.splits import FinancialData
 from ..eval.environment import release_memory
 from ..eval.retrieval import EncodeOnce, evaluate_retrieval
 from .checks import check_values
+from .datasets import training_datasets
 from .operations import base_of, scaler_of, train
 from .recipe import Recipe, Stage
 from .report import evaluation_tasks, learning_report
@@ -72,7 +73,8 @@ class Search:
         storage: An Optuna URL; shared by whoever works on the study.
         dim: The dimension whose nDCG@10 is the objective.
         objectives: ``quality``, or ``quality`` and ``numbers`` (Huber at that dimension) for a Pareto front.
-        examples: Pairs that every trial sees, whatever its batch; what the recipe sees by default.
+        examples: Pages, each with its questions, that every trial sees, whatever its batch; what the recipe sees by
+            default.
     """
 
     def __init__(
@@ -107,7 +109,10 @@ class Search:
     def _examples_of(self, stage: Stage) -> int:
         args = stage.training
         per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
-        return args.max_steps * per_step if args.max_steps > 0 else int(len(self.data.train) * args.num_train_epochs)
+        if args.max_steps > 0:
+            return args.max_steps * per_step
+        rows = training_datasets(self.data, stage.data, None, args.seed, None)
+        return int(sum(map(len, rows.values())) * args.num_train_epochs)
 
     def _base(self, stage: Stage, model) -> EncodeOnce:
         """The untouched backbone, its vectors kept: it is the same for every trial."""
@@ -143,10 +148,9 @@ class Search:
 
     def stage(self, values: dict, output: str) -> Stage:
         """The recipe's stage with a trial's ``values``, checked."""
-        steps = steps_of(values, self.examples)
-        changes = values | ({"max_steps": steps} if steps else {})
+        steps = steps_of(values, self.examples, self.recipe.only_stage().training)
         # a line per trial, not per step
-        stage = self.recipe.only_stage(**changes, output_dir=output, logging_strategy="no")
+        stage = self.recipe.only_stage(**values, max_steps=steps, output_dir=output, logging_strategy="no")
         check_values(stage)
         return stage
 
@@ -245,7 +249,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--space", type=Path, help="YAML mapping over the default space")
     parser.add_argument("--dim", type=int, default=128, help="whose nDCG@10 is the objective")
     parser.add_argument("--objectives", nargs="+", choices=tuple(OBJECTIVES), default=["quality"])
-    parser.add_argument("--examples", type=int, help="pairs each trial sees; default: as many as the recipe")
+    parser.add_argument("--examples", type=int, help="pages each trial sees; default: as many as the recipe")
     parser.add_argument("--study", default="finmatryoshka")
     parser.add_argument(
         "--heartbeat", type=int, default=10, help="seconds; a trial silent three times as long is queued again"
@@ -261,7 +265,11 @@ def main(argv: list[str]) -> None:
     # oneDNN keeps compiled kernels of up to 1,024 shapes, and every trial brings new ones; read at the first matrix
     # product.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    Recipe.read([arguments.recipe, *flags])  # says what is wrong with it before a folder is made
+    try:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SearchError(f"--output {arguments.output}: cannot be written ({error.strerror})") from None
     storage = arguments.storage or f"sqlite:///{(arguments.output / 'study.db').resolve()}"
     search = Search(
         [arguments.recipe, *flags], arguments.trials, space, storage, arguments.study, arguments.dim,

@@ -61,8 +61,7 @@ def write_results(
         raise SearchError(f"no trial finished{': ' + '; '.join(sorted(reasons)) if reasons else ''}; nothing to report")
     best = study.best_trial if len(study.directions) == 1 else max(study.best_trials, key=lambda t: t.values[0])
     values = suggest(optuna.trial.FixedTrial(best.params), space)
-    if steps := steps_of(values, examples):
-        values["max_steps"] = steps
+    values["max_steps"] = steps_of(values, examples, recipe.only_stage().training)
     scores = " ".join(f"{value:.6f}" for value in best.values)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output) as folder:  # processes that end together each write the whole result

@@ -1,7 +1,10 @@
 """What a search varies: the default space, a user's changes to it, and one trial's values from it."""
 
+from typing import Any
+
 import optuna
 import yaml
+from transformers import TrainingArguments
 
 from .arguments import ArgumentError
 
@@ -22,6 +25,8 @@ OPTIONAL = (
     "projection_init",
     "max_seq_length",
 )
+# Those of which a range is drawn in whole numbers.
+WHOLE = ("per_device_train_batch_size", "gradient_accumulation_steps", "max_seq_length")
 
 
 class SearchError(ArgumentError):
@@ -30,6 +35,8 @@ class SearchError(ArgumentError):
 
 def check_space(space: dict) -> dict:
     """``space`` merged over the default one. Raises `SearchError` for an unknown name or a range that is none."""
+    if not isinstance(space or {}, dict):
+        raise SearchError("space: holds no mapping of names to ranges")
     merged = {name: entry for name, entry in (SPACE | (space or {})).items() if entry is not None}
     for name, entry in merged.items():
         if name not in SPACE and name not in OPTIONAL:
@@ -38,11 +45,21 @@ def check_space(space: dict) -> dict:
             continue
         if not isinstance(entry, dict) or not {"low", "high"} <= entry.keys():
             raise SearchError(f"space: {name} needs 'low' and 'high', or 'choices'")
+        merged[name] = entry = entry | {side: _number(entry[side], name) for side in ("low", "high")}
         if not entry["low"] < entry["high"]:
             raise SearchError(f"space: {name} has low {entry['low']} and high {entry['high']}; low must be below high")
         if entry.get("log") and entry["low"] <= 0:
             raise SearchError(f"space: {name} is logarithmic, so low must be above 0, not {entry['low']}")
     return merged
+
+
+def _number(value: Any, name: str) -> int | float:
+    """A bound of a range; YAML reads 1e-5 as text."""
+    try:
+        return int(value) if name in WHOLE else float(value)
+    except (TypeError, ValueError):
+        wanted = "whole number" if name in WHOLE else "number"
+        raise SearchError(f"space: {name} has a bound {value!r}, which is no {wanted}") from None
 
 
 def suggest(trial: optuna.trial.BaseTrial, space: dict) -> dict:
@@ -55,12 +72,15 @@ def suggest(trial: optuna.trial.BaseTrial, space: dict) -> dict:
             picked = trial.suggest_categorical(name, entry["choices"] if plain else list(text))
             values[name] = picked if plain else text[picked]
         else:
-            values[name] = trial.suggest_float(name, entry["low"], entry["high"], log=entry.get("log", False))
+            draw = trial.suggest_int if name in WHOLE else trial.suggest_float
+            values[name] = draw(name, entry["low"], entry["high"], log=entry.get("log", False))
     return values
 
 
-def steps_of(values: dict, examples: int) -> int | None:
-    """The steps in which a trial with ``values`` sees ``examples`` pairs; None where its batches are the recipe's
-    own."""
-    per_step = values.get("per_device_train_batch_size", 0) * values.get("gradient_accumulation_steps", 1)
-    return max(1, round(examples / per_step)) if per_step else None
+def steps_of(values: dict, examples: int, recipe: TrainingArguments) -> int:
+    """The steps in which a trial with ``values``, else those of the ``recipe``, sees ``examples`` pages."""
+    batch, accumulated = (
+        values.get(name, getattr(recipe, name))
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps")
+    )
+    return max(1, round(examples / (batch * accumulated)))
