@@ -64,10 +64,14 @@ def load_data(
     if eval_data:
         evaluation = [load_source(name, hub_eval_split, skip_invalid) for name in eval_data]
     else:
-        splittable = [_without_split(name) for name in data if name == EMBEDDED_SAMPLE or not is_local(name)]
-        evaluation = [load_source(name, hub_eval_split, skip_invalid) for name in splittable]
-        if not evaluation:
-            evaluation, training = _hold_out(training, holdout)
+        split = [name == EMBEDDED_SAMPLE or not is_local(name) for name in data]
+        evaluation = [
+            load_source(_without_split(name), hub_eval_split, skip_invalid) for name, own in zip(data, split) if own
+        ]
+        for position, source in enumerate(training):
+            if not split[position]:
+                held, training[position] = _hold_out(source, holdout)
+                evaluation.append(held)
     extra = [load_source(name, "train", skip_invalid) for name in corpus or []]
     eval_examples = [example for source in evaluation for example in source.examples]
     if not eval_examples:
@@ -138,16 +142,16 @@ def _counts(dropped: dict[str, int]) -> str:
     return ", ".join(f"{count} by {reason}" for reason, count in dropped.items() if count) or "none"
 
 
-def _hold_out(sources: list[Source], share: float) -> tuple[list[Source], list[Source]]:
-    """Split local sources by company (by page where none is known): a stable hash decides, not an order."""
+def _hold_out(source: Source, share: float) -> tuple[Source, Source]:
+    """(held out, kept) of a source, by company (by page where none is known): a stable hash decides, not an order."""
 
     def held(page: Page) -> bool:
         digest = hashlib.sha256((page.company or page.page_id).encode()).digest()
         return int.from_bytes(digest[:8], "big") / 2**64 < share
 
-    def part(source: Source, wanted: bool) -> Source:
+    def part(wanted: bool) -> Source:
         examples = [example for example in source.examples if held(example.page) == wanted]
         pages = {key: page for key, page in source.pages.items() if held(page) == wanted}
         return Source(source.name, source.schema, examples, pages, source.sha256, source.skipped)
 
-    return [part(source, True) for source in sources], [part(source, False) for source in sources]
+    return part(True), part(False)

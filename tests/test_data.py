@@ -171,6 +171,13 @@ def test_the_halves_of_an_evaluation_set_stay_what_they_are():
     assert {page_id: half_of(page_id) for page_id in expected} == expected
 
 
+def test_local_files_hold_out_companies_beside_a_source_that_has_sides_of_its_own(finqa_files):
+    data = load_data(["sample", finqa_files["train"]], holdout=0.4)
+    sample, local = data.evaluation.values()
+    assert sample.name == "sample" and local.examples
+    assert not {e.page.company for e in local.examples} & {e.page.company for e in data.train}
+
+
 def test_local_files_without_eval_data_hold_out_whole_companies(finqa_files):
     data = load_data([finqa_files["train"]], holdout=0.4)
     assert data.train and data.eval_examples

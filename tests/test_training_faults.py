@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 
 from finmatryoshka import train_st
-from finmatryoshka.training import run
+from finmatryoshka.training import record, run
 from finmatryoshka.training.checkpoints import RunFolder, storage_refusal
 
 from conftest import files_of_at_most
@@ -53,6 +53,17 @@ def test_a_checkpoint_of_a_dead_run_goes_only_when_told(train_flags, tmp_path, c
     assert "m.run: is what a run that was cut off left" in error_of(capsys) and whole.exists()
     assert train_st.main([*flags, "--overwrite", "true"]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_what_was_trained_on_is_known_of_a_repository_too(tmp_path, monkeypatch):
+    """The record lies beside the weights on the Hub; where none does, or no Hub is near, nothing is known."""
+    (tmp_path / "training.json").write_text('{"trained_on": {"a.json": "1"}}')
+    monkeypatch.setattr(record, "hf_hub_download", lambda repo, file: {"org/ours": tmp_path}[repo] / file)
+    assert record.read_record("org/ours") == {"trained_on": {"a.json": "1"}}
+    monkeypatch.undo()
+    assert record.read_record("org/nobodys") is None  # offline
+    for name in ("minilm", str(tmp_path / "none")):
+        assert record.read_record(name) is None
 
 
 @pytest.mark.parametrize("file", ["stage-1/training.json", "stage-2.checkpoints/checkpoint-4/trainer_state.json"])

@@ -67,7 +67,7 @@ class DataArguments:
     )
     eval_data: list[str] | None = field(
         default=None,
-        metadata={"help": "Evaluation sources. Default: the Hub's validation split, or a tenth of the pages."},
+        metadata={"help": "Evaluation sources. Default: of Hub sets the validation split, of local files --holdout."},
     )
     corpus: list[str] | None = field(
         default=None, metadata={"help": "Unlabelled pages (JSONL with 'text') that are searched too."}
@@ -110,7 +110,12 @@ class DataArguments:
     beside: list[str] | None = field(
         default=None, metadata={"help": "Models whose nDCG@10 stands beside the run's own in the closing table."}
     )
-    holdout: float = field(default=0.1, metadata={"help": "Share of pages held out where --eval_data names none."})
+    holdout: float = field(
+        default=0.1,
+        metadata={
+            "help": "Share of the companies of local files (of pages where none is known) held out without --eval_data."
+        },
+    )
 
 
 @dataclass

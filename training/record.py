@@ -5,6 +5,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
+
+from ..data.encoders import encoder_folder
 from ..data.splits import FinancialData
 from ..eval.environment import describe_machine
 from .arguments import ArgumentError
@@ -52,7 +56,13 @@ def stage_record(stage: Stage, data: FinancialData, inputs: list[str]) -> dict:
 
 
 def read_record(folder: str | Path) -> dict | None:
-    path = Path(folder) / "training.json"
+    """The record of a folder or of a repository on the Hub; None where there is none, or none can be reached."""
+    path = Path(encoder_folder(str(folder))) / "training.json"
+    if not path.parent.is_dir():
+        try:
+            path = Path(hf_hub_download(str(folder), path.name))
+        except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError, OSError):
+            return None
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
