@@ -50,7 +50,7 @@ TRAINED_ON = $(DATA)/finqa/train_pages.jsonl.gz $(DATA)/finqa/train.json $(DATA)
 EVALUATE = HF_HUB_OFFLINE=1 $(RUN) -m finmatryoshka.eval $(1) --data $(DATA)/finqa/dev_pages.jsonl.gz $(DATA)/tatqa/test_gold.json \
 	--train_data $(TRAINED_ON) --base minilm $(addprefix --beside ,$(2)) --output $(3)
 
-# The recipe of the released model with two seeds (an hour and a half each on two busy cores), the plain one, the release, and the README's table.
+# The recipe of the released model with two seeds (an hour each on two CPU cores), the plain one, the release, and the README's table.
 reproduce: $(VENV)/.installed data
 	$(TRAIN) recipes/minilm.yaml --skip_evaluation true
 	$(TRAIN) recipes/minilm.yaml --skip_evaluation true --seed 14 --output_dir finmatryoshka-seed14

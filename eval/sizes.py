@@ -14,24 +14,30 @@ LENGTHS = (64, 128, 256, 512, 1024)
 PAGE_COUNTS = (100, 1000, 5000, 20000)
 # Tokens of a page where pages are counted: the shortest, so that 20,000 take minutes.
 COUNTED_TOKENS = 64
+# Characters that are sure to hold a token, of words and of what a tokenizer leaves out.
+_CHARACTERS = 20
 
 
-def filled(pages: list[str], count: int) -> list[str]:
-    """``count`` different texts that are long enough for any length: each page with those that follow it."""
+def filled(pages: list[str], count: int, tokens: int) -> list[str]:
+    """``count`` different texts of at least ``tokens`` and not many more, which would have to be read all the same:
+    each a page with those that follow it."""
     if not pages:
         raise DataError("no pages to measure on; give a source with pages")
-    texts = [" ".join(islice(cycle(pages), start, start + 12)) for start in range(min(count, len(pages)))]
+    most = tokens * _CHARACTERS
+    texts = [" ".join(islice(cycle(pages), start, start + 12))[:most] for start in range(min(count, len(pages)))]
     return [f"{i // len(texts)} {text}" for i, text in zip(range(count), cycle(texts))]
 
 
 def encoding_over_length(model: Any, pages: list[str], lengths: list[int], count: int, repeats: int) -> list[dict]:
     """Rows of ``tokens`` a text and its ``milliseconds`` (median, least, most of ``repeats`` that take turns), of
     ``count`` texts, in the precision that suits the device. Lengths that the model cannot read are left out."""
-    texts, longest = filled(pages, count), model.max_seq_length
+    longest = model.max_seq_length
     if not any(length <= longest for length in lengths):
         raise DataError(f"lengths {lengths}: the model reads {longest} tokens; give --lengths up to that")
 
     def at(length: int) -> Callable:
+        texts = filled(pages, count, length)
+
         def call():
             model.max_seq_length = length
             encode_by_length(model, model.encode_document, texts, "auto")
@@ -54,7 +60,7 @@ def encoding_over_pages(model: Any, pages: list[str], counts: list[int]) -> list
     longest, model.max_seq_length = model.max_seq_length, COUNTED_TOKENS
     rows = []
     for count in counts:
-        texts = filled(pages, count)
+        texts = filled(pages, count, COUNTED_TOKENS)
         call = {"all": lambda texts=texts: encode_by_length(model, model.encode_document, texts, "auto")}
         rows.append({"pages": count, "seconds": interleave(call, 1, warm_up=False)["all"][0]})
     model.max_seq_length = longest

@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from sentence_transformers import SentenceTransformer
 
 from finmatryoshka import FinMatryoshkaModel
+from finmatryoshka.data.loading import load_source
 from finmatryoshka.encoding_finmatryoshka import batches_by_length, resolve_precision
 from finmatryoshka.eval import __main__ as cli
 from finmatryoshka.eval.encoding import encode_by_length
 from finmatryoshka.eval.models import load_model
 from finmatryoshka.eval.retrieval import EncodeOnce
+from finmatryoshka.eval.sizes import filled
 from finmatryoshka.eval.speed import variants_of
 from finmatryoshka.eval.stopwatch import memory_ratios, operator_shares, ratios
 from finmatryoshka.training import speed
@@ -73,6 +75,15 @@ def test_the_evaluation_multiplies_in_what_it_says(tiny_backbones, finqa_files, 
         assert cli.main([tiny_backbones["bert"], *flags, "--output", str(output)]) == 0
         assert json.loads((output / "results.json").read_text())["precision"] == found
     capsys.readouterr()
+
+
+def test_texts_are_filled_to_the_tokens_asked_for_and_cut_soon_after(tiny_backbones, finqa_files):
+    tokenizer = load_model(tiny_backbones["bert"]).tokenizer
+    pages = [page.text for page in load_source(finqa_files["eval"]).pages.values()]
+    for tokens in (16, 128):
+        texts = filled(pages, 40, tokens)
+        lengths = [len(ids) for ids in tokenizer(texts)["input_ids"]]
+        assert len(set(texts)) == 40 and tokens <= min(lengths) and max(lengths) < 12 * tokens
 
 
 def test_what_has_no_tokenizer_is_encoded_in_order():

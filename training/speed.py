@@ -132,7 +132,7 @@ def batches_over_pages(model: SentenceTransformer, pages: list[str], counts: lis
     model.max_seq_length = COUNTED_TOKENS
     rows = []
     for count in counts:
-        texts = filled(pages, count)
+        texts = filled(pages, count, COUNTED_TOKENS)
         started = time.perf_counter()
         dataset = Dataset.from_list(
             [{"question": [f"question {i}"], "page": t, "page_id": str(i), "company": ""} for i, t in enumerate(texts)]
