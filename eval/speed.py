@@ -93,13 +93,14 @@ def variants_of(name: str) -> dict[str, Variant]:
         f"sentence-transformers, {low} weights, batches of 32": Variant(light, f"{low} weights", 32),
         f"sentence-transformers, {low} weights, batches of 8": Variant(light, f"{low} weights", 8),
         "batches by tokens, fp32": Variant(plain, "fp32"),
+        f"batches by tokens, {low} weights": Variant(light, f"{low} weights"),
         f"batches by tokens, {short}{' (auto)' * (best == short)}": Variant(plain, f"{short} products", None, short),
     }
     for backend, (package, file) in INT8.items():
         folder = encoder_folder(name)
         if os.path.isfile(os.path.join(folder, file)) and importlib.util.find_spec(package):
             int8: Any = SentenceTransformer(folder, backend=backend, model_kwargs={"file_name": file})  # type: ignore[arg-type]
-            variants[f"{backend}, int8, batches of 8"] = Variant(int8, f"{backend} int8", 8)
+            variants[f"{backend}, int8, batches by tokens"] = Variant(int8, f"{backend} int8")
     return variants
 
 

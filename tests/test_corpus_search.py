@@ -96,7 +96,7 @@ def test_the_default_model_finds_the_right_page(tmp_path):
     """First, of all pages of the sample as ``index sample`` reads it, by every fourth of its questions."""
     path = str(tmp_path / "sample.lance")
     index_pages(IndexPlan(["sample"], path, progress=False))
-    assert found_among(CorpusSearch(path), load_source("sample").examples, 1, every=4) >= 0.95
+    assert found_among(CorpusSearch(path), load_source("sample").examples, 1, every=4) >= 0.92
 
 
 def test_modes_score_as_the_evaluation_does(finqa_files):
