@@ -15,7 +15,8 @@ LAST_RANK = 100
 def mined_negatives(model: SentenceTransformer, pairs: list, batch_size: int = 8) -> dict[tuple[str, str], Page]:
     """The best-ranked wrong page of each pair, by (question, page id).
 
-    A page counts as wrong where no pair joins it with the question and its similarity is below 95% of the right page's.
+    A page counts as wrong where no pair joins it with the question and its similarity is below 95% of the right page's,
+    of several right pages the least similar one's.
     A pair without such a page among the first 100 is left out.
 
     Args:
