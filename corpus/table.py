@@ -125,7 +125,7 @@ def build_indices(path: str, table, approximate_from: int = APPROXIMATE_FROM) ->
     # The words of `eval.bm25_scores`: no stemming, the same stop words.
     configs["text"] = FTS(stem=False, with_position=False, custom_stop_words=list(STOPWORDS_EN))
     with writing(path):
-        for index in _text_indices(table):
+        for index in _indices(table, "text"):
             table.drop_index(index.name)
         table.optimize()
         for name, config in configs.items():
@@ -144,14 +144,14 @@ def _approximate_columns(table, approximate_from: int) -> list[str]:
     return ["id", "digest", "company", "year", *floats]
 
 
-def _text_indices(table) -> list:
-    return [index for index in table.list_indices() if index.columns == ["text"]]
+def _indices(table, column: str) -> list:
+    return [index for index in table.list_indices() if index.columns == [column]]
 
 
 def is_indexed(table, approximate_from: int | None = None) -> bool:
     """Whether the full-text index, the last to be built, covers every row: False after a run that did not reach its
     end; with ``approximate_from``, whether `build_indices` would build no others."""
-    found = _text_indices(table)
+    found = _indices(table, "text")
     whole = bool(found) and table.index_stats(found[0].name).num_unindexed_rows == 0
     others = [] if approximate_from is None else _approximate_columns(table, approximate_from)
     return whole and all(has_index(table, column) for column in others)
@@ -163,7 +163,7 @@ def size_on_disk(path: str) -> int | None:
 
 
 def has_index(table, column: str) -> bool:
-    return any(index.columns == [column] for index in table.list_indices())
+    return bool(_indices(table, column))
 
 
 def one_line(error: BaseException) -> str:

@@ -90,11 +90,10 @@ def run_evaluation(plan: EvaluationPlan, data: FinancialData | None = None) -> t
     tasks = [retrieval_task(source, read.extra) for source in read.sources if source.examples]
     if not tasks:
         raise EvaluationError(f"{', '.join(plan.data)}: no question to evaluate on")
-    for task in tasks:
-        if [other.name for other in tasks].count(task.name) > 1:
-            raise EvaluationError(
-                f"two sources are called {task.name}: give files whose last two folders or names differ"
-            )
+    names = [task.name for task in tasks]
+    for name in names:
+        if names.count(name) > 1:
+            raise EvaluationError(f"two sources are called {name}: give files whose last two folders or names differ")
     models = {name: load_model(name) for name in dict.fromkeys(plan.models)}
     beside = {name: load_model(name) for name in dict.fromkeys(plan.beside)}
     dims = {name: usable_dims(name, model, plan.dims, plan.narrow) for name, model in (models | beside).items()}

@@ -59,11 +59,12 @@ def test_what_was_trained_on_is_known_of_a_repository_too(tmp_path, monkeypatch)
     """The record lies beside the weights on the Hub; where none does, or no Hub is near, nothing is known."""
     (tmp_path / "training.json").write_text('{"trained_on": {"a.json": "1"}}')
     monkeypatch.setattr(record, "hf_hub_download", lambda repo, file: {"org/ours": tmp_path}[repo] / file)
-    assert record.read_record("org/ours") == {"trained_on": {"a.json": "1"}}
+    assert record.record_of("org/ours") == {"trained_on": {"a.json": "1"}}
+    assert record.read_record("org/ours") is None  # no folder here; a run's own place is never asked of the Hub
     monkeypatch.undo()
-    assert record.read_record("org/nobodys") is None  # offline
+    assert record.record_of("org/nobodys") is None  # offline
     for name in ("minilm", str(tmp_path / "none")):
-        assert record.read_record(name) is None
+        assert record.record_of(name) is None
 
 
 @pytest.mark.parametrize("file", ["stage-1/training.json", "stage-2.checkpoints/checkpoint-4/trainer_state.json"])

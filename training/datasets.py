@@ -154,11 +154,13 @@ def training_datasets(
 ) -> dict[str, Dataset]:  # fmt: skip
     """The labelled pages and whatever else the arguments ask for, by name; their order means nothing.
 
-    ``model`` mines the negatives, where they are asked for.
+    ``model`` mines the negatives, where they are asked for; None mines none.
     """
     rng = random.Random(seed)
     pairs = synthesized(data, data_args, data_args.synthetic_pairs, seed, set_aside=False)
-    negatives = mined_negatives(model, [*data.train, *pairs]) if model and data_args.hard_negatives else None
+    negatives = (
+        mined_negatives(model, [*data.train, *pairs]) if model is not None and data_args.hard_negatives else None
+    )
     options: dict[str, Any] = {
         "questions_per_page": data_args.questions_per_page,
         "page_words": data_args.page_words,

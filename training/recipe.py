@@ -213,7 +213,7 @@ def _check_used(shared: dict[str, Any], own: list[dict[str, Any]], where: str) -
     operations = {values.get("operation", shared.get("operation", "train")) for values in own}
     for name in _NOT_TRAINING & shared.keys():
         if not any(_uses(operation, name) for operation in operations if operation in OPERATIONS):
-            raise ArgumentError(f"{where}: {name} is nothing that `operation: {' or '.join(operations)}` uses")
+            raise ArgumentError(f"{where}: {name} is nothing that `operation: {' or '.join(sorted(operations))}` uses")
 
 
 def _stage(values: dict[str, Any]) -> Stage:

@@ -35,7 +35,7 @@ def stage_record(stage: Stage, data: FinancialData, inputs: list[str]) -> dict:
     sources = {
         name: data.hashes.get(name) for name in given.data if held_out is not None or name not in data.evaluation
     }
-    earlier = {folder: record for folder in inputs if (record := read_record(folder)) is not None}
+    earlier = {folder: record for folder in inputs if (record := record_of(folder)) is not None}
     record = {
         "operation": stage.operation,
         "model": vars(stage.model),
@@ -55,14 +55,21 @@ def stage_record(stage: Stage, data: FinancialData, inputs: list[str]) -> dict:
     return json.loads(to_json(record))
 
 
-def read_record(folder: str | Path) -> dict | None:
-    """The record of a folder or of a repository on the Hub; None where there is none, or none can be reached."""
-    path = Path(encoder_folder(str(folder))) / "training.json"
-    if not path.parent.is_dir():
+def record_of(name: str) -> dict | None:
+    """The record of what a run starts from: a folder, a packaged encoder, or a repository on the Hub; None where there
+    is none, or none can be reached."""
+    folder = Path(encoder_folder(name))
+    if not folder.is_dir():
         try:
-            path = Path(hf_hub_download(str(folder), path.name))
+            folder = Path(hf_hub_download(name, "training.json")).parent
         except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError, OSError):
             return None
+    return read_record(folder)
+
+
+def read_record(folder: str | Path) -> dict | None:
+    """The record in a folder of this machine; None where there is none."""
+    path = Path(folder) / "training.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
@@ -87,7 +94,7 @@ def check_unseen(data: FinancialData, folders: list[str], held_out: float | None
         ArgumentError: naming the source.
     """
     seen = {(example.question, example.page.page_id) for example in data.train}
-    earlier = [record for folder in folders for record in _with_earlier(read_record(folder))]
+    earlier = [record for folder in folders for record in _with_earlier(record_of(folder))]
     for name, source in data.evaluation.items():
         if any((example.question, example.page.page_id) in seen for example in source.examples):
             raise ArgumentError(f"{name}: has questions that are trained on; its figures would prove nothing")

@@ -93,7 +93,7 @@ class Search:
                 f"--dim {dim}: the recipe's dimensions are {', '.join(map(str, stage.model.matryoshka_dims))}"
             )
         self.data: FinancialData = load_arguments_data(stage.data)
-        self.examples = examples or self._examples_of(stage)
+        self.start, self.examples = stage.training, examples or self._examples_of(stage)
         self.base: EncodeOnce | None = None
         self.storage = open_storage(storage, heartbeat)
         self.study = optuna.create_study(
@@ -148,7 +148,7 @@ class Search:
 
     def stage(self, values: dict, output: str) -> Stage:
         """The recipe's stage with a trial's ``values``, checked."""
-        steps = steps_of(values, self.examples, self.recipe.only_stage().training)
+        steps = steps_of(values, self.examples, self.start)
         # a line per trial, not per step
         stage = self.recipe.only_stage(**values, max_steps=steps, output_dir=output, logging_strategy="no")
         check_values(stage)
