@@ -6,6 +6,7 @@ It shows one table and one picture; all other tables are in ``tables.md`` beside
 import math
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +22,11 @@ from .folder import read_json
 TEMPLATE = Path(__file__).with_name("card_template.md")
 PICTURE = "quality_over_dimension.png"
 DATASETS = {"finqa": ("dreamerdeo/finqa", "FinQA", "MIT"), "tatqa": ("next-tat/TAT-QA", "TAT-QA", "CC BY 4.0")}
+# What a stage's record says it read beside labelled questions, and what for.
+UNLABELLED = {
+    "synthesized_sha256": "unlabelled pages for synthetic questions",
+    "concepts_sha256": "names of accounting concepts",
+}
 # Sentences of public 10-K filings (Boeing 2019, Costco 2015, McDonald's 2022): what the card and the Hub's widget show.
 QUESTIONS = ["why did research and development expense fall in 2019?", "what share of the restaurants is franchised?"]
 PASSAGES = [
@@ -215,13 +221,20 @@ def training_section(training: dict, used: list[str]) -> str:
     """What it was trained on and by which command; arguments, hashes and versions stay in ``training.json``."""
     evaluation = training["data"].get("eval_data") or []
     uses = {name: "evaluation only" if name in evaluation else "training" for name in training["sources_sha256"]}
-    uses |= {name: "unlabelled pages for synthetic questions" for name in training.get("synthesized_sha256", {})}
+    for part, use in UNLABELLED.items():
+        uses |= {name: use for stage in _with_earlier(training) for name in stage.get(part, {})}
     sources = ", ".join(f"{DATASETS[key][1]} ({DATASETS[key][2]})" for key in used)
     lines = [f"On {training['train_examples']:,} questions{f' of {sources}' * bool(used)} ({training['machine']}):", ""]
     lines += [f"- `{_file_and_folder(name)}`: {use}" for name, use in uses.items()]
     if training.get("command"):
         lines += ["", f"Command: `{published_command(training['command'])}`"]
     return "\n".join([*lines, "", "[training.json](training.json) holds every argument, file hash and version."])
+
+
+def _with_earlier(training: dict | None) -> Iterator[dict]:
+    while training:
+        yield training
+        training = training.get("previous")
 
 
 def published_command(command: str) -> str:

@@ -17,6 +17,7 @@ from sentence_transformers import SentenceTransformer
 
 from finmatryoshka import FinMatryoshkaModel, train_st
 from finmatryoshka.data.splits import load_data
+from finmatryoshka.sentence_transformers_config.card import training_section
 from finmatryoshka.training import run
 from finmatryoshka.training.averaging import average_weights, encoder_weights
 from finmatryoshka.training.checkpoints import last_complete_checkpoint
@@ -129,7 +130,10 @@ def test_all_of_the_recipes_parts_run_together(train_flags, tmp_path, finqa_file
         mini_batch_size=2, per_device_train_batch_size=4, max_steps=6, fresh_pairs=3, siblings=0.5, keep_tokens=0.7,
         strip_punctuation=True, teacher=tiny_backbones["bert"], teacher_weight=0.5,
     )  # fmt: skip
-    stages = [{"hard_negatives": True}, {"operation": "average", "base_share": 0.5}, {"operation": "refit"}]
+    names = tmp_path / "names.csv"
+    names.write_text("words,display_name,concept,ambiguous\ncash on hand,cash at bank,Cash,0\n")
+    first = {"hard_negatives": True, "concept_pairs": [str(names), "4"]}
+    stages = [first, {"operation": "average", "base_share": 0.5}, {"operation": "refit"}]
     (tmp_path / "r.json").write_text(json.dumps({"stages": stages}))
     assert train_st.main([str(tmp_path / "r.json"), *flags]) == 0
     record = json.loads((tmp_path / "m" / "training.json").read_text())
@@ -137,6 +141,8 @@ def test_all_of_the_recipes_parts_run_together(train_flags, tmp_path, finqa_file
     averaged = record["previous"]
     assert averaged["operation"] == "average" and averaged["training"]["base_share"] == 0.5
     assert averaged["previous"]["operation"] == "train" and averaged["previous"]["training"]["max_steps"] == 6
+    read = training_section(record, [])  # the card names what any stage read
+    assert "pages.jsonl`: unlabelled pages" in read and "names.csv`: names of accounting concepts" in read
 
 
 def test_averages_of_folders(train_flags, trained_folders, tmp_path, capsys):

@@ -42,7 +42,8 @@ def stage_record(stage: Stage, data: FinancialData, inputs: list[str]) -> dict:
         "data": vars(given),
         "training": {name: stage.value(name) for name in names},
         "sources_sha256": data.hashes,
-        "synthesized_sha256": {name: file_sha256(name) for name in given.synthesize or [] if Path(name).is_file()},
+        "synthesized_sha256": _hashes(given.synthesize or []),
+        "concepts_sha256": _hashes((given.concept_pairs or [])[:1]),
         "trained_on": sources,
         "held_out": held_out,
         "dropped": data.dropped,
@@ -75,6 +76,10 @@ def read_record(folder: str | Path) -> dict | None:
 
 def to_json(record: dict) -> str:
     return json.dumps(record, indent=2, default=str) + "\n"
+
+
+def _hashes(names: list[str]) -> dict[str, str]:
+    return {name: file_sha256(name) for name in names if Path(name).is_file()}
 
 
 def file_sha256(path: str) -> str:
