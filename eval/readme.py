@@ -50,7 +50,7 @@ def readme_table(runs: list[dict], plain: str = PLAIN) -> Table:
         for dim in dims
     ]
     columns = ["nDCG@10", "dim", *(_task_title(task, runs[0]["retrieval"][task]) for task in tasks)]
-    return Table("", columns, rows, f"Mean of {len(runs)} seeds." if len(runs) > 1 else "One seed.")
+    return Table("", columns, rows, f"Mean of {len(runs)} seeds." if len(runs) > 1 else "One model.")
 
 
 def _systems(names: list[str]) -> list[Figures]:

@@ -142,7 +142,7 @@ def test_the_readmes_table_is_written_from_results_and_checked_against_them(read
     (tmp_path / "b.json").write_text(json.dumps(changed))
     assert cli.main([*flags, "--check"]) == 2 and readme.read_text() == text
     assert cli.main([*flags, "a.json"]) == 0 and "<!-- results: a.json -->" in readme.read_text()
-    assert "One seed." in readme.read_text()
+    assert "One model." in readme.read_text()
 
 
 def test_results_that_cannot_be_the_readmes_say_why(readme, tmp_path):
