@@ -6,7 +6,6 @@ It shows one table and one picture; all other tables are in ``tables.md`` beside
 import math
 import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +16,7 @@ from safetensors import safe_open
 from sentence_transformers import SentenceTransformerModelCardData
 
 from ..eval.tables import TASKS, answers_title, dimension_table, markdown, pages_title, result_tables
-from .folder import read_json
+from .folder import read_json, with_earlier
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 PICTURE = "quality_over_dimension.png"
@@ -222,19 +221,13 @@ def training_section(training: dict, used: list[str]) -> str:
     evaluation = training["data"].get("eval_data") or []
     uses = {name: "evaluation only" if name in evaluation else "training" for name in training["sources_sha256"]}
     for part, use in UNLABELLED.items():
-        uses |= {name: use for stage in _with_earlier(training) for name in stage.get(part, {})}
+        uses |= {name: use for stage in with_earlier(training) for name in stage.get(part, {})}
     sources = ", ".join(f"{DATASETS[key][1]} ({DATASETS[key][2]})" for key in used)
     lines = [f"On {training['train_examples']:,} questions{f' of {sources}' * bool(used)} ({training['machine']}):", ""]
     lines += [f"- `{_file_and_folder(name)}`: {use}" for name, use in uses.items()]
     if training.get("command"):
         lines += ["", f"Command: `{published_command(training['command'])}`"]
     return "\n".join([*lines, "", "[training.json](training.json) holds every argument, file hash and version."])
-
-
-def _with_earlier(training: dict | None) -> Iterator[dict]:
-    while training:
-        yield training
-        training = training.get("previous")
 
 
 def published_command(command: str) -> str:
@@ -253,10 +246,9 @@ def _slug(task: str) -> str:
 def trained_on(training: dict | None) -> list[str]:
     """The keys of `DATASETS` that a training record, or one that it goes on from, names among its training sources."""
     sources = []
-    while training:
-        evaluated = training["data"].get("eval_data") or []
-        sources += [name for name in training["data"].get("data") or [] if name not in evaluated]
-        training = training.get("previous")
+    for record in with_earlier(training):
+        evaluated = record["data"].get("eval_data") or []
+        sources += [name for name in record["data"].get("data") or [] if name not in evaluated]
     return [
         key for key, (hub, *_) in DATASETS.items() if any(name == hub or key in Path(name).parts for name in sources)
     ]

@@ -3,7 +3,7 @@ all."""
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -64,6 +64,15 @@ def read_json(path: Path) -> dict:
         raise FolderError(f"{path}: missing; give a folder that train_st.py wrote") from None
     except ValueError as error:
         raise FolderError(f"{path}: is no JSON ({str(error).splitlines()[0]})") from None
+
+
+def with_earlier(record: dict | None) -> Iterator[dict]:
+    """A record of ``training.json`` and those of every stage and folder that it goes on from."""
+    if record is not None:
+        yield record
+        # an average's ``previous`` is the first of its ``averaged``
+        for before in list(record.get("averaged", {}).values()) or [record.get("previous")]:
+            yield from with_earlier(before)
 
 
 def _write_json(path: Path, content) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
@@ -11,6 +10,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, Reposi
 from ..data.encoders import encoder_folder
 from ..data.splits import FinancialData
 from ..eval.environment import describe_machine
+from ..sentence_transformers_config.folder import with_earlier
 from .arguments import ArgumentError
 from .recipe import USED, Stage
 
@@ -99,7 +99,7 @@ def check_unseen(data: FinancialData, folders: list[str], held_out: float | None
         ArgumentError: naming the source.
     """
     seen = {(example.question, example.page.page_id) for example in data.train}
-    earlier = [record for folder in folders for record in _with_earlier(record_of(folder))]
+    earlier = [record for folder in folders for record in with_earlier(record_of(folder))]
     for name, source in data.evaluation.items():
         if any((example.question, example.page.page_id) in seen for example in source.examples):
             raise ArgumentError(f"{name}: has questions that are trained on; its figures would prove nothing")
@@ -109,10 +109,3 @@ def check_unseen(data: FinancialData, folders: list[str], held_out: float | None
                 raise ArgumentError(
                     f"{name}: an earlier run trained on it, so its figures would prove nothing; name other --eval_data"
                 )
-
-
-def _with_earlier(record: dict | None) -> Iterator[dict]:
-    if record is not None:
-        yield record
-        for before in {id(r): r for r in (record.get("previous"), *record.get("averaged", {}).values()) if r}.values():
-            yield from _with_earlier(before)
