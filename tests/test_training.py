@@ -266,6 +266,7 @@ BAD = [
     ({"projection_init": "noise"}, "'pca' or 'identity'"),
     ({"teacher": "{tmp}/nowhere"}, "nowhere: name a folder or Hub id of a SentenceTransformer"),
     ({"operation": "average", "folders": ["{tmp}/nowhere", "minilm"]}, "nowhere: no such folder"),
+    ({"operation": "average", "folders": ["untrained-yet", "minilm"]}, "untrained-yet: no such folder; name a folder"),
     (
         {"operation": "average", "folders": ["minilm", "minilm"]},
         "minilm: no model trained here at dimensions 32, 16, 8",

@@ -5,6 +5,7 @@ import os
 import torch
 
 from ..configuration_finmatryoshka import HEADS_FILE
+from ..data.encoders import encoder_folder
 from ..data.positions import readable_tokens
 from ..modeling_finmatryoshka import FinMatryoshkaModel
 from .backbone import BackboneError, check_backbone, load_finmatryoshka
@@ -12,6 +13,8 @@ from .backbone import BackboneError, check_backbone, load_finmatryoshka
 
 def check_trained_folder(folder: str, dims: list[int]) -> None:
     """Refuse what cannot be averaged before anything is loaded. Raises `BackboneError` in one line."""
+    if not os.path.isdir(encoder_folder(folder)):  # no Hub id either: what is trained lies here
+        raise BackboneError(f"{folder}: no such folder; name a folder that train_st.py wrote")
     _, config = check_backbone(folder, dims)
     if not os.path.isfile(os.path.join(folder, HEADS_FILE)) or list(config.matryoshka_dims) != list(dims):
         raise BackboneError(
