@@ -10,8 +10,11 @@ import numpy as np
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
+from transformers import MPNetModel
 
 from ..data.schema import text_id
+from .backbone import texts_at_once
+from .mpnet_attention import set_attention
 
 
 class TeacherError(ValueError):
@@ -37,9 +40,7 @@ class TeacherVectors:
         return torch.from_numpy(self.vectors[[self.rows[role, text_id(text)] for text in texts]]).float()
 
 
-def teacher_vectors(
-    folders: list[str], datasets: Iterable[Dataset], cache: Path, batch_size: int = 8
-) -> TeacherVectors:
+def teacher_vectors(folders: list[str], datasets: Iterable[Dataset], cache: Path) -> TeacherVectors:
     """What the encoders in ``folders`` make of all questions and pages of ``datasets``, computed once, kept in `cache`.
 
     Args:
@@ -61,7 +62,7 @@ def teacher_vectors(
     file = Path(cache) / f"teacher-{digest}.npy"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        vectors = np.hstack([_encode(folder, texts, batch_size) for folder in folders]) / len(folders) ** 0.5
+        vectors = np.hstack([_encode(folder, texts) for folder in folders]) / len(folders) ** 0.5
         unfinished = file.with_name(f".{file.name}")
         np.save(unfinished, vectors.astype(np.float16))
         os.replace(unfinished, file)
@@ -74,13 +75,16 @@ def _identity(folder: str) -> str:
     return folder + "".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in weights)
 
 
-def _encode(folder: str, texts: dict[str, list[str]], batch_size: int) -> np.ndarray:
+def _encode(folder: str, texts: dict[str, list[str]]) -> np.ndarray:
     try:
         model = SentenceTransformer(folder)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise TeacherError(f"--teacher {folder}: name a folder or Hub id of a SentenceTransformer ({reason})") from None
-    options: dict[str, Any] = {"batch_size": batch_size, "normalize_embeddings": True, "show_progress_bar": True}
+    if isinstance(model[0].auto_model, MPNetModel):
+        set_attention(model[0].auto_model, "sdpa")
+    size = texts_at_once(model.device)
+    options: dict[str, Any] = {"batch_size": size, "normalize_embeddings": True, "show_progress_bar": True}
     return np.vstack(
         [model.encode_query(texts["query"], **options), model.encode_document(texts["document"], **options)]
     )
