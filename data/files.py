@@ -3,6 +3,7 @@ swept."""
 
 import ctypes
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -55,6 +56,12 @@ def replace_file(path: Path, content: str) -> None:
             os.replace(beside, path)
         finally:
             beside.unlink(missing_ok=True)
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_writable(path: str | os.PathLike) -> None:

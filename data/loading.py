@@ -4,9 +4,9 @@ import hashlib
 import json
 import logging
 import os
-from pathlib import Path
 
 from .corpus import parse_corpus
+from .files import file_sha256
 from .financebench import parse_financebench
 from .finqa import parse_evidence, parse_finqa
 from .hub import HubSource, hub_records
@@ -47,7 +47,7 @@ def load_source(source: str, split: str = "train", skip_invalid: bool = False) -
     if not os.path.exists(path):
         raise DataError(f"{source}: no such file")
     records = read_records(path, named or split)
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest() if os.path.isfile(path) else _digest(records)
+    digest = file_sha256(path) if os.path.isfile(path) else _digest(records)
     return parse_records(records, source, digest, skip_invalid)
 
 

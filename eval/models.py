@@ -1,6 +1,5 @@
 """A model by name: loaded in one line or refused in one, its usable dimensions, and where it came from."""
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from sentence_transformers import SentenceTransformer
 
 from ..configuration_finmatryoshka import HEADS_FILE
 from ..data.encoders import encoder_folder
+from ..data.files import file_sha256
 from .retrieval import EvaluationError
 
 
@@ -62,10 +62,7 @@ def describe_model(name: str, model: SentenceTransformer, dims: list[int]) -> di
         "max_seq_length": model.max_seq_length,
         "dims": dims,
         "prompts": model.prompts,
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None,
-        "weights": {
-            str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
-            for file in sorted(path.rglob("*.safetensors"))
-        },
+        "sha256": file_sha256(weights) if weights.is_file() else None,
+        "weights": {str(file.relative_to(path)): file_sha256(file) for file in sorted(path.rglob("*.safetensors"))},
         "revision": model.model_card_data.base_model_revision if not path.is_dir() else None,
     }

@@ -1,7 +1,6 @@
 """Is a folder fit to publish? Every door in a clean process, finite safetensors weights, a card that parses and
 agrees."""
 
-import hashlib
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from safetensors import safe_open
 
 from ..configuration_finmatryoshka import HEADS_FILE
+from ..data.files import file_sha256
 from ..eval.tables import TASKS
 from .card import card_table
 
@@ -52,7 +52,7 @@ def check_folder(folder: str | Path) -> list[str]:
 
 def file_sums(folder: Path) -> dict[str, str]:
     """By relative name, the sha256 of every file that is sent to the Hub."""
-    return {name: _sha256(folder / name) for name, _ in list_files(folder) if name != SUMS}
+    return {name: file_sha256(folder / name) for name, _ in list_files(folder) if name != SUMS}
 
 
 def sums_text(sums: dict[str, str]) -> str:
@@ -72,7 +72,7 @@ def check_sums(folder: Path) -> list[str]:
     for name, digest in read_sums((folder / SUMS).read_text(encoding="utf-8")).items():
         if not (folder / name).is_file():
             problems += [] if name in REQUIRED else [f"{name}: missing"]
-        elif _sha256(folder / name) != digest:
+        elif file_sha256(folder / name) != digest:
             problems.append(f"{name}: is not the file that was released (its sha256 differs from {SUMS})")
     return problems
 
@@ -82,11 +82,6 @@ def list_files(folder: str | Path) -> list[tuple[str, int]]:
     folder = Path(folder)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
     return [(str(path.relative_to(folder)), path.stat().st_size) for path in files]
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_weights(path: Path, folder: Path) -> list[str]:
@@ -116,7 +111,7 @@ def other_weights(folder: Path, results: dict) -> list[str]:
     (model,) = results["models"].values()
     stated = model.get("weights")
     weights = [name for name, _ in list_files(folder) if name.endswith(".safetensors")]
-    return [name for name in weights if stated and stated.get(name) != _sha256(folder / name)]
+    return [name for name in weights if stated and stated.get(name) != file_sha256(folder / name)]
 
 
 def _check_card(folder: Path, results: dict) -> list[str]:

@@ -258,6 +258,7 @@ BAD = [
     ({"backbone": "{tmp}/unweighted"}, "has a config but no weights"),
     ({"backbone": "nobody/no-such-model"}, "neither a local folder nor loadable from the Hub"),
     ({"concept_pairs": ["a.csv"]}, "must be a FILE and how many pairs of it"),
+    ({"concept_pairs": ["{tmp}/broken.json", 4]}, "broken.json: no concept has two names"),
     ({"output_dir": "{tmp}/full"}, "is not empty; name another folder or pass --overwrite"),
     ({"resume_from_checkpoint": "true"}, "holds no complete checkpoint"),
     ({"resume_from_checkpoint": "{tmp}/full"}, "full: holds no complete checkpoint; pass true"),

@@ -9,6 +9,7 @@ from ..eval.models import load_model
 from .arguments import ArgumentError
 from .averaging import check_trained_folder
 from .backbone import check_backbone
+from .concepts import concept_names
 from .recipe import OPERATIONS, Stage
 
 
@@ -68,6 +69,7 @@ def check_stages(stages: list[Stage]) -> None:
     Raises:
         ArgumentError: a value, a combination or the output folder.
         BackboneError: the backbone or a folder to average.
+        DataError: a table of concepts that cannot be read.
         EvaluationError: a model to compare with that cannot be loaded.
     """
     for stage in stages:
@@ -87,6 +89,8 @@ def check_stages(stages: list[Stage]) -> None:
             raise
         raise ArgumentError(f"--matryoshka_dims: {error}") from None
     for number, stage in enumerate(stages):
+        if stage.operation == "train" and stage.data.concept_pairs:
+            concept_names(stage.data.concept_pairs[0])
         _check_inputs(stage, first=number == 0)
     if not args.skip_evaluation:
         for name in last.data.beside or []:

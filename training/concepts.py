@@ -24,13 +24,11 @@ def concept_rows(file: str, count: str | int, seed: int) -> Dataset:
         file: CSV with columns ``words``, ``display_name``, ``concept`` and ``ambiguous`` (1: several concepts).
 
     Raises:
-        DataError: the file cannot be read, ``count`` is no positive number, or no concept has two names.
+        DataError: ``count`` is no positive number, or as `concept_names`.
     """
     if not str(count).isdigit() or int(count) == 0:
         raise DataError(f"--concept_pairs {file} {count}: give a file and how many pairs to draw from it")
-    concepts = [(concept, sorted(names)) for concept, names in concept_names(file).items() if len(names) > 1]
-    if not concepts:
-        raise DataError(f"--concept_pairs {file}: no concept has two names")
+    concepts = [(concept, sorted(names)) for concept, names in concept_names(file).items()]
     rng = random.Random(seed)
 
     def pairs():
@@ -46,10 +44,13 @@ def concept_rows(file: str, count: str | int, seed: int) -> Dataset:
 
 
 def concept_names(file: str) -> dict[str, set[str]]:
-    """By concept, its names in lower case: the tags' words and the display name.
+    """By concept that has two of them, its names in lower case: the tags' words and the display name.
 
     Left out: ambiguous tags, the concepts that collect the rest of a section ("Other..."), and every name that has the
     content words of a term of eval/concepts.csv.
+
+    Raises:
+        DataError: the file cannot be read, or no concept has two names.
     """
     asked = {content_words(pair[side]) for pair in load_concepts() for side in ("a", "b")}
     names: dict[str, set[str]] = defaultdict(set)
@@ -61,7 +62,10 @@ def concept_names(file: str) -> dict[str, set[str]]:
     except (OSError, KeyError, UnicodeDecodeError) as error:
         raise DataError(f"--concept_pairs {file}: cannot be read as a table of concepts ({error})") from None
     asked.add(frozenset())  # a name without content says nothing
-    return {concept: {name for name in found if content_words(name) not in asked} for concept, found in names.items()}
+    left = {concept: {name for name in found if content_words(name) not in asked} for concept, found in names.items()}
+    if not (several := {concept: found for concept, found in left.items() if len(found) > 1}):
+        raise DataError(f"--concept_pairs {file}: no concept has two names")
+    return several
 
 
 def content_words(name: str) -> frozenset[str]:

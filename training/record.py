@@ -1,6 +1,5 @@
 """training.json: what a reader needs to train the same again, and what may not be measured with the result."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 
 from ..data.encoders import encoder_folder
+from ..data.files import file_sha256
 from ..data.splits import FinancialData
 from ..eval.environment import describe_machine
 from ..sentence_transformers_config.folder import with_earlier
@@ -80,11 +80,6 @@ def to_json(record: dict) -> str:
 
 def _hashes(names: list[str]) -> dict[str, str]:
     return {name: file_sha256(name) for name in names if Path(name).is_file()}
-
-
-def file_sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_unseen(data: FinancialData, folders: list[str], held_out: float | None) -> None:

@@ -12,6 +12,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from transformers import MPNetModel
 
+from ..data.files import file_sha256
 from ..data.schema import text_id
 from .backbone import texts_at_once
 from .mpnet_attention import set_attention
@@ -72,7 +73,7 @@ def teacher_vectors(folders: list[str], datasets: Iterable[Dataset], cache: Path
 def _identity(folder: str) -> str:
     """What tells a teacher from others: its name and, of a folder, its weights."""
     weights = sorted(Path(folder).rglob("*.safetensors"))
-    return folder + "".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in weights)
+    return folder + "".join(file_sha256(path) for path in weights)
 
 
 def _encode(folder: str, texts: dict[str, list[str]]) -> np.ndarray:
