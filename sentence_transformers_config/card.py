@@ -223,8 +223,17 @@ def training_section(training: dict, used: list[str]) -> str:
     for part, use in UNLABELLED.items():
         uses |= {name: use for stage in with_earlier(training) for name in stage.get(part, {})}
     sources = ", ".join(f"{DATASETS[key][1]} ({DATASETS[key][2]})" for key in used)
-    lines = [f"On {training['train_examples']:,} questions{f' of {sources}' * bool(used)} ({training['machine']}):", ""]
+    machines = "; ".join(dict.fromkeys(stage["machine"] for stage in with_earlier(training)))
+    teachers = dict.fromkeys(
+        name for stage in with_earlier(training) for name in stage["training"].get("teacher") or []
+    )
+    lines = [f"On {training['train_examples']:,} questions{f' of {sources}' * bool(used)} ({machines}):", ""]
     lines += [f"- `{_file_and_folder(name)}`: {use}" for name, use in uses.items()]
+    if teachers:
+        lines += [
+            "",
+            f"It learned the similarities of other models, too: `{'`, `'.join(map(_file_and_folder, teachers))}`.",
+        ]
     if training.get("command"):
         lines += ["", f"Command: `{published_command(training['command'])}`"]
     return "\n".join([*lines, "", "[training.json](training.json) holds every argument, file hash and version."])

@@ -143,6 +143,10 @@ def test_all_of_the_recipes_parts_run_together(train_flags, tmp_path, finqa_file
     assert averaged["previous"]["operation"] == "train" and averaged["previous"]["training"]["max_steps"] == 6
     read = training_section(record, [])  # the card names what any stage read
     assert "pages.jsonl`: unlabelled pages" in read and "names.csv`: names of accounting concepts" in read
+    assert (
+        f"It learned the similarities of other models, too: `{'/'.join(Path(tiny_backbones['bert']).parts[-2:])}`."
+        in read
+    )
 
 
 def test_averages_of_folders(train_flags, trained_folders, tmp_path, capsys):
