@@ -42,7 +42,8 @@ def tiny_mpnet(tiny_tokenizer, tmp_path_factory) -> str:
 def trained_mpnet(tiny_mpnet, train_flags, tmp_path_factory) -> str:
     """What recipes/mpnet.yaml makes of it, in three steps and without the filings."""
     folder = str(tmp_path_factory.mktemp("trained_mpnet") / "model")
-    flags = train_flags(tiny_mpnet, output_dir=folder, max_seq_length=160, fresh_pairs=0, skip_evaluation=True)
+    without = {"synthetic_pairs": 0, "fact_pairs": 0, "fresh_pairs": 0}
+    flags = train_flags(tiny_mpnet, output_dir=folder, max_seq_length=160, skip_evaluation=True, **without)
     assert train_st.main([str(ROOT / "recipes" / "mpnet.yaml"), *flags]) == 0
     return folder
 
