@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from finmatryoshka.data.decontamination import Decontamination
 from finmatryoshka.data.numbers import SignedLogScaler
@@ -294,6 +295,13 @@ def test_teachers_are_averaged_at_every_dimension_and_asked_once(model, tiny_bac
     cached = FinMatryoshkaLoss(model, mini_batch_size=2, **options)
     plain, again = (gradients(model, form, columns, None) for form in (FinMatryoshkaLoss(model, **options), cached))
     assert (plain - again).norm() / plain.norm() < 1e-5
+
+
+def test_static_embeddings_teach_too(tiny_backbones, tmp_path):
+    tokenizer = SentenceTransformer(tiny_backbones["bert"]).tokenizer
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)]).save_pretrained(str(tmp_path / "static"))
+    vectors = teacher_vectors([str(tmp_path / "static")], [training_rows(EXAMPLES, None)], tmp_path)
+    assert vectors(list(PAGES.values()), "document").shape == (4, 8)
 
 
 def test_a_teacher_that_is_none_is_one_line(tmp_path):

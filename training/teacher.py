@@ -82,8 +82,9 @@ def _encode(folder: str, texts: dict[str, list[str]]) -> np.ndarray:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise TeacherError(f"--teacher {folder}: name a folder or Hub id of a SentenceTransformer ({reason})") from None
-    if isinstance(model[0].auto_model, MPNetModel):
-        set_attention(model[0].auto_model, "sdpa")
+    encoder = getattr(model[0], "auto_model", None)  # static embeddings have none
+    if isinstance(encoder, MPNetModel):
+        set_attention(encoder, "sdpa")
     size = texts_at_once(model.device)
     options: dict[str, Any] = {"batch_size": size, "normalize_embeddings": True, "show_progress_bar": True}
     return np.vstack(
