@@ -276,7 +276,7 @@ def test_teachers_are_averaged_at_every_dimension_and_asked_once(model, tiny_bac
     rows = training_rows(EXAMPLES, None, questions_per_page=8)
     vectors = teacher_vectors(folders, [rows], tmp_path)
     monkeypatch.setattr(teachers, "SentenceTransformer", None)  # kept: nobody is loaded again
-    columns, _ = collated(model, rows, teacher=teacher_vectors(folders, [rows], tmp_path))
+    columns, _ = collated(model, rows, teachers={"page": teacher_vectors(folders, [rows], tmp_path)})
     options = {"temperature": 0.1, "teacher_weight": 0.7, "teacher_temperature": 0.2}
     loss = FinMatryoshkaLoss(model, **options)(columns)["ranking_loss"]
     alone = FinMatryoshkaLoss(model, temperature=0.1)(columns)["ranking_loss"]

@@ -88,6 +88,12 @@ class DataArguments:
         default=0,
         metadata={"help": "Also train on so many (question, facts) pairs with their numbers, labelled and synthetic."},
     )
+    passage_pairs: int = field(
+        default=0,
+        metadata={
+            "help": "Also train on so many short passages, taught by the untouched encoder (training/passages.py)."
+        },
+    )
     hard_negatives: bool = field(
         default=False,
         metadata={
@@ -191,6 +197,10 @@ class StageArguments:
     folders: list[str] | None = field(
         default=None,
         metadata={"help": "average: trained folders that join the stage before, every one with equal weight."},
+    )
+    earlier: list[int] | None = field(
+        default=None,
+        metadata={"help": "average: numbers of earlier stages of the recipe (from 1) that join likewise."},
     )
     base_share: float = field(
         default=0.0, metadata={"help": "average: share of the untouched backbone's weights in the result (WiSE-FT)."}

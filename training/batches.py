@@ -118,14 +118,14 @@ class PageCollator(SentenceTransformerDataCollator):
 
     Args:
         right_pages: By question, the ids of all pages that answer it (`right_pages`).
-        teacher: Vectors of all texts (training/teacher.py).
+        teachers: By the name of a dataset's second column, vectors of its ranked texts (training/teacher.py).
         tokens_per_forward: Padded tokens of a chunk; None or 0 puts a whole column into one.
         keep_tokens: Share of the tokens of pages that are read, drawn anew for each batch, at their own positions.
         first_position: The backbone's position of a text's first token.
     """
 
     right_pages: dict[str, set[str]] = field(default_factory=dict, repr=False)
-    teacher: TeacherVectors | None = field(default=None, repr=False)
+    teachers: dict[str, TeacherVectors] = field(default_factory=dict, repr=False)
     tokens_per_forward: int | None = None
     keep_tokens: float = 1.0
     first_position: int = 0
@@ -135,14 +135,15 @@ class PageCollator(SentenceTransformerDataCollator):
         label = next((name for name in self.valid_label_columns if name in features[0]), None)
         question, page, *others = [name for name in features[0] if name not in ABOUT and name != label]
         numeric = others.pop() if label else None
+        teacher = self.teachers.get(page)
 
         asked = [(text, place) for place, row in enumerate(features) for text in row[question]]
-        asked = [asked[i] for i in self._add(batch, question, [text for text, _ in asked], "query")]
-        places = self._add_pages(batch, page, features, "page_id")
+        asked = [asked[i] for i in self._add(batch, question, [text for text, _ in asked], "query", teacher)]
+        places = self._add_pages(batch, page, features, "page_id", teacher)
         batch[f"{question}_target"] = torch.tensor([places.index(place) for _, place in asked])
         batch[f"{question}_right"] = self._right([(text, features[place]["page_id"]) for text, place in asked])
         for name in others:
-            self._add_pages(batch, name, features, f"{name}_id")
+            self._add_pages(batch, name, features, f"{name}_id", teacher)
         if numeric and label:
             pairs = [pair for row in features for pair in zip(row[numeric], row[label])]
             pairs = [(text, z) for text, z in pairs if z == z] or [min(pairs, key=lambda pair: len(pair[0]))]
@@ -150,7 +151,9 @@ class PageCollator(SentenceTransformerDataCollator):
             batch["label"] = torch.tensor([pairs[i][1] for i in order], dtype=torch.float32)
         return batch
 
-    def _add(self, batch: dict, column: str, texts: list[str], role: str | None = None) -> list[int]:
+    def _add(
+        self, batch: dict, column: str, texts: list[str], role: str = "", teacher: TeacherVectors | None = None
+    ) -> list[int]:
         """Add a column's tokens, shortest text first, and what the teacher thinks of them; returns the order."""
         prompt = self._get_prompt_for_column(self._resolve_prompts(batch) or {}, column)
         tokens = self.preprocess_fn(texts, prompt=prompt, task=None)
@@ -160,8 +163,8 @@ class PageCollator(SentenceTransformerDataCollator):
         for name, value in tokens.items():
             batch[f"{column}_{name}"] = value[order] if torch.is_tensor(value) and value.ndim else value
         batch[f"{column}_chunks"] = chunks(lengths.tolist(), self.tokens_per_forward)
-        if self.teacher and role:
-            batch[f"{column}_teacher"] = self.teacher([texts[i] for i in order], role)
+        if teacher:
+            batch[f"{column}_teacher"] = teacher([texts[i] for i in order], role)
         return order.tolist()
 
     def _kept(self, tokens: dict[str, torch.Tensor], texts: list[str]) -> torch.Tensor:
@@ -173,9 +176,11 @@ class PageCollator(SentenceTransformerDataCollator):
         kept[torch.arange(len(ids)), attended.sum(1) - 1] = True
         return kept & attended
 
-    def _add_pages(self, batch: dict, column: str, features: list[dict], identity: str) -> list[int]:
+    def _add_pages(
+        self, batch: dict, column: str, features: list[dict], identity: str, teacher: TeacherVectors | None
+    ) -> list[int]:
         """Add a column of one text a row and the numbers of its pages; returns the order."""
-        order = self._add(batch, column, [row[column] for row in features], "document")
+        order = self._add(batch, column, [row[column] for row in features], "document", teacher)
         batch[f"{column}_number"] = torch.tensor([page_number(features[i][identity]) for i in order])
         return order
 

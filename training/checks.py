@@ -31,6 +31,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "synthetic_pairs": (_from(0), "0 or more"),
     "fresh_pairs": (_from(0), "0 or more"),
     "fact_pairs": (_from(0), "0 or more"),
+    "passage_pairs": (_from(0), "0 or more"),
     "concept_pairs": (lambda v: len(v) == 2 and v[1].isdigit() and int(v[1]) > 0, "a FILE and how many pairs of it"),
     "page_words": (_from(1), "at least 1"),
     "labelled_repeats": (_from(1), "at least 1"),
@@ -91,7 +92,7 @@ def check_stages(stages: list[Stage]) -> None:
     for number, stage in enumerate(stages):
         if stage.operation == "train" and stage.data.concept_pairs:
             concept_names(stage.data.concept_pairs[0])
-        _check_inputs(stage, first=number == 0)
+        _check_inputs(stage, before=number)
     if not args.skip_evaluation:
         for name in last.data.beside or []:
             load_model(name)
@@ -127,13 +128,21 @@ def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _check_inputs(stage: Stage, first: bool) -> None:
-    dims, folders = stage.model.matryoshka_dims, stage.options.folders or []
+def _check_inputs(stage: Stage, before: int) -> None:
+    """Hold a stage with so many stages ``before`` it against what it goes on from."""
+    dims, folders, first = stage.model.matryoshka_dims, stage.options.folders or [], before == 0
     if stage.operation == "average":
-        if len(folders) + (not first) + (stage.options.base_share > 0) < 2:
+        earlier = stage.options.earlier or []
+        if len(folders) + len(earlier) + (not first) + (stage.options.base_share > 0) < 2:
             raise ArgumentError(
                 "average: there is one model and nothing to average with; name --folders or --base_share"
             )
+        for number in earlier:
+            if not 0 < number < before:
+                raise ArgumentError(
+                    f"--earlier {number}: is no stage before the last one (which joins anyway) of the {before} before "
+                    "this average; number them from 1"
+                )
         if first and not folders:
             raise ArgumentError("average: is the first stage, so name trained --folders")
     if stage.operation == "refit" and first:

@@ -16,7 +16,7 @@ from ..data.decontamination import words_of
 from ..data.loading import load_source
 from ..data.numbers import SignedLogScaler
 from ..data.positions import first_position
-from ..data.schema import DataError, Example, text_id
+from ..data.schema import DataError, Example, Page, text_id
 from ..data.splits import FinancialData
 from ..data.synthesis.transplant import SyntheticPair, is_set_aside, transplanted_pairs
 from ..sentence_transformers_config.folder import finmatryoshka_of
@@ -24,7 +24,8 @@ from .arguments import DataArguments
 from .batches import PageCollator, right_pages
 from .concepts import concept_rows
 from .hard_negatives import mined_negatives
-from .teacher import teacher_vectors
+from .passages import PASSAGE, passage_rows, short_passages
+from .teacher import TeacherVectors, teacher_vectors
 from .trainer_arguments import FinTrainingArguments
 
 
@@ -136,8 +137,7 @@ def synthesized(
         return []
     decontamination = data.decontamination
     leaks = cache(decontamination.leaks)
-    pages = [page for name in data_args.synthesize for page in load_source(name).pages.values()]
-    pages = [page for i, page in enumerate(pages) if is_set_aside(i) == set_aside and not leaks(page.text)]
+    pages = unlabelled_pages(data, data_args, set_aside)
     if not set_aside:
         pages += {example.page.page_id: example.page for example in data.train}.values()
     # The shaped page can bring words together that layout kept apart: judged again as it is trained on.
@@ -146,6 +146,13 @@ def synthesized(
         for pair in transplanted_pairs(data.train, pages, count, seed)
         if not leaks(pair.page.text) and " ".join(words_of(pair.question)) not in decontamination.questions
     ]
+
+
+def unlabelled_pages(data: FinancialData, data_args: DataArguments, set_aside: bool) -> list[Page]:
+    """The filing pages, or the fifth of them that is `set_aside`, that share no text with the evaluation side."""
+    pages = [page for name in data_args.synthesize or [] for page in load_source(name).pages.values()]
+    pages = [page for i, page in enumerate(pages) if is_set_aside(i) == set_aside]
+    return [page for page in pages if not data.decontamination.leaks(page.text)]
 
 
 def training_datasets(
@@ -180,24 +187,34 @@ def training_datasets(
             raise DataError("--fact_pairs: no question of --data says where its evidence stands; leave it out")
         facts = rng.sample(facts, min(len(facts), data_args.fact_pairs))
         datasets["facts"] = fact_rows(facts, scaler, data_args.questions_per_page)
+    if data_args.passage_pairs:
+        pages = unlabelled_pages(data, data_args, set_aside=False)
+        datasets["passages"] = passage_rows(short_passages(data.train, pages, data_args.passage_pairs, seed))
     if data_args.concept_pairs:
         file, count = data_args.concept_pairs
         datasets["concepts"] = concept_rows(file, count, seed)
     return {name: rows for name, rows in datasets.items() if len(rows)}  # a kind none of whose pages has a negative
 
 
-def page_collator(model: SentenceTransformer, args: FinTrainingArguments, datasets: list[Dataset]) -> PageCollator:
-    """The collator of ``datasets``, with the teachers' vectors of their texts where ``args`` name teachers."""
+def page_collator(
+    model: SentenceTransformer, args: FinTrainingArguments, datasets: list[Dataset], untouched: str
+) -> PageCollator:
+    """The collator of ``datasets``, with the vectors of who teaches them: of passages the ``untouched`` encoder, of all
+    others the teachers that ``args`` name, if any."""
     config = finmatryoshka_of(model).config
-    teacher = None
-    if args.teacher and args.teacher_weight:
+    teachers: dict[str, TeacherVectors] = {}
+    if args.teacher_weight:
         with args.main_process_first(local=False, desc="teacher"):
-            teacher = teacher_vectors(args.teacher, datasets, Path(args.output_dir))
+            for folders, reminded in ((args.teacher or [], False), ([untouched], True)):
+                taught = [rows for rows in datasets if (PASSAGE in rows.column_names) == reminded]
+                if folders and taught:
+                    vectors = teacher_vectors(folders, taught, Path(args.output_dir))
+                    teachers |= {rows.column_names[1]: vectors for rows in taught}
     return PageCollator(
         model.preprocess,
         prompts=args.prompts,
         right_pages=right_pages(datasets),
-        teacher=teacher,
+        teachers=teachers,
         tokens_per_forward=args.tokens_per_forward,
         keep_tokens=args.keep_tokens,
         first_position=first_position(config),

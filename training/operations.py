@@ -21,9 +21,10 @@ from .arguments import ModelArguments
 from .averaging import average_weights, encoder_weights, folder_weights
 from .backbone import as_sentence_transformer, check_backbone, load_finmatryoshka, start_projection
 from .checkpoints import StorageError, storage_refusal, sweep_incomplete
-from .datasets import page_collator, synthesized, training_datasets, training_rows
+from .datasets import page_collator, synthesized, training_datasets, training_rows, unlabelled_pages
 from .losses import FinMatryoshkaLoss
 from .mpnet_attention import set_attention
+from .passages import short_passages
 from .recipe import Stage
 from .refit import refit_heads, refit_projection
 from .trainer_arguments import FinTrainingArguments
@@ -35,6 +36,7 @@ COLUMN_PROMPTS = {
     "page": "document",
     "negative": "document",
     "fact": "document",
+    "passage": "document",
     "synonym": "query",
     "numeric_text": "numeric",
 }
@@ -87,11 +89,13 @@ def make_trainer(
     with autocast(args, model.device):
         datasets = training_datasets(data, stage.data, scaler, args.seed, model)
         eval_dataset = training_rows(data.eval_examples, scaler) if args.eval_strategy != "no" else None
-        collator = page_collator(model, args, [*datasets.values(), *([eval_dataset] if eval_dataset else [])])
+        untouched, _ = check_backbone(stage.model.base or stage.model.backbone, stage.model.matryoshka_dims)
+        read = [*datasets.values(), *([eval_dataset] if eval_dataset else [])]
+        collator = page_collator(model, args, read, untouched)
     loss = FinMatryoshkaLoss(
         model, args.temperature, args.numeric_weight, args.matryoshka_weights, args.mini_batch_size,
         gather_across_devices=args.world_size > 1,
-        teacher_weight=args.teacher_weight if args.teacher else 0.0, teacher_temperature=args.teacher_temperature,
+        teacher_weight=args.teacher_weight, teacher_temperature=args.teacher_temperature,
     )  # fmt: skip
     return SentenceTransformerTrainer(
         model=model,
@@ -130,7 +134,9 @@ def refit(stage: Stage, data: FinancialData, start: str) -> SentenceTransformer:
     """The trained folder ``start`` with its projection and numeric heads (as the stage asks) fitted once more."""
     args, model = stage.training, open_trained(stage.model, start)
     if stage.options.projection:
-        fresh = synthesized(data, stage.data, stage.data.fresh_pairs, args.seed, set_aside=True)
+        fresh: list = [*synthesized(data, stage.data, stage.data.fresh_pairs, args.seed, set_aside=True)]
+        if count := stage.data.passage_pairs:
+            fresh += short_passages([], unlabelled_pages(data, stage.data, set_aside=True), count, args.seed)
         with autocast(args, model.device):
             refit_projection(model, data.train, fresh, args.temperature, args.matryoshka_weights)
     if stage.options.heads:

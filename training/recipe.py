@@ -28,8 +28,9 @@ RUN_WIDE = (
 )  # fmt: skip
 # What the two operations that train nothing read of a stage's own arguments; training reads all but what is theirs.
 USED = {
-    "average": ("folders", "base_share", "max_seq_length"),
-    "refit": ("projection", "heads", "temperature", "matryoshka_weights", "synthesize", "fresh_pairs", "seed",
+    "average": ("folders", "earlier", "base_share", "max_seq_length"),
+    "refit": ("projection", "heads", "temperature", "matryoshka_weights", "synthesize", "fresh_pairs",
+              "passage_pairs", "seed",
               "precision", "max_seq_length"),
 }  # fmt: skip
 # Names of earlier versions, and what does it now.

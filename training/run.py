@@ -83,7 +83,7 @@ def run_in_order(
     for number, stage in enumerate(stages, 1):
         if not main and all(later.operation != "train" for later in stages[number - 1 :]):
             return None  # one process averages and refits
-        inputs = inputs_of(stage, previous)
+        inputs = inputs_of(stage, previous, folder)
         record = {"command": command} | stage_record(stage, data, inputs)
         target = str(folder.finished(number))
         last = number == len(stages)
@@ -101,10 +101,11 @@ def run_in_order(
     return model if main else None
 
 
-def inputs_of(stage: Stage, previous: str | None) -> list[str]:
+def inputs_of(stage: Stage, previous: str | None, folder: RunFolder) -> list[str]:
     """What a stage goes on from: the folder of the one before and those that it averages, else the backbone."""
     if stage.operation == "average":
-        return [*([previous] if previous else []), *(stage.options.folders or [])]
+        earlier = [str(folder.finished(number)) for number in stage.options.earlier or []]
+        return [*([previous] if previous else []), *earlier, *(stage.options.folders or [])]
     return [previous or stage.model.backbone]
 
 
