@@ -136,7 +136,7 @@ def refit(stage: Stage, data: FinancialData, start: str) -> SentenceTransformer:
     if stage.options.projection:
         fresh: list = [*synthesized(data, stage.data, stage.data.fresh_pairs, args.seed, set_aside=True)]
         if count := stage.data.passage_pairs:
-            fresh += short_passages([], unlabelled_pages(data, stage.data, set_aside=True), count, args.seed)
+            fresh += short_passages(unlabelled_pages(data, stage.data, set_aside=True), count, args.seed)
         with autocast(args, model.device):
             refit_projection(model, data.train, fresh, args.temperature, args.matryoshka_weights)
     if stage.options.heads:

@@ -1,7 +1,8 @@
 """Short passages to be reminded of: what long pages make an encoder forget, kept by its untouched self as the teacher.
 
-A step of them asks which passage belongs to a sentence (the inverse cloze task, Lee et al. 2019) or answers a real
-question, and learns the untouched encoder's similarities beside (learning without forgetting, Li and Hoiem 2016).
+A step of them asks which passage belongs to a sentence (the inverse cloze task, Lee et al. 2019) and learns the
+untouched encoder's similarities beside (learning without forgetting, Li and Hoiem 2016). Real questions are not among
+them: what the untouched encoder makes of those is what training on pages is to change.
 """
 
 import random
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
-from ..data.schema import DataError, Example, Page, text_id
+from ..data.schema import DataError, Page, text_id
 
 PASSAGE = "passage"
 # How often a sentence stays in its passage, and is found by its words.
@@ -22,39 +23,29 @@ _MIN_CHARACTERS, _MIN_LETTERS = 120, 0.7
 
 
 class Passage(NamedTuple):
-    """A question, or a sentence in its place, and the short passage that it belongs to."""
+    """A sentence in a question's place and the short passage that it belongs to."""
 
     question: str
     page: Page
 
 
-def short_passages(examples: Sequence[Example], pages: Sequence[Page], count: int, seed: int) -> list[Passage]:
-    """``count`` passages, no text twice, fewer where there are no more.
-
-    Half of them, where there are as many, are questions of ``examples`` with their evidence; the others sentences of
-    ``pages`` with one to four that stand beside them, a page each.
+def short_passages(pages: Sequence[Page], count: int, seed: int) -> list[Passage]:
+    """``count`` sentences with one to four that stand beside them, one of a page, no passage twice; fewer where there
+    are no more.
 
     Raises:
-        DataError: neither evidence nor prose.
+        DataError: no page has prose.
     """
     rng = random.Random(seed)
-    known = [example for example in examples if example.evidence_known]
-    rng.shuffle(known)
     found: dict[str, Passage] = {}
-    for example in known:
-        if len(found) >= count // 2:
-            break
-        found.setdefault(example.fact, _passage(example.question, example.fact, example.page))
     for page in rng.sample(pages, len(pages)):
         if len(found) >= count:
             break
         if paragraphs := list(prose(page.text)):
             sentence, text = _asked(rng.choice(paragraphs), rng)
-            found.setdefault(text, _passage(sentence, text, page))
+            found.setdefault(text, Passage(sentence, Page(text_id(text), text, company=page.company)))
     if not found:
-        raise DataError(
-            "--passage_pairs: no question's evidence is known and no page of --synthesize has prose; leave it out"
-        )
+        raise DataError("--passage_pairs: no page of --synthesize has prose; name pages that do, or leave it out")
     return list(found.values())
 
 
@@ -66,10 +57,6 @@ def passage_rows(passages: Sequence[Passage]) -> Dataset:
             for question, page in passages
         ]
     )
-
-
-def _passage(question: str, text: str, page: Page) -> Passage:
-    return Passage(question, Page(text_id(text), text, company=page.company))
 
 
 def prose(text: str) -> Iterator[list[str]]:
