@@ -189,7 +189,9 @@ def training_datasets(
         datasets["facts"] = fact_rows(facts, scaler, data_args.questions_per_page)
     if data_args.passage_pairs:
         pages = unlabelled_pages(data, data_args, set_aside=False)
-        datasets["passages"] = passage_rows(short_passages(pages, data_args.passage_pairs, seed))
+        datasets["passages"] = passage_rows(
+            short_passages(pages, data_args.passage_pairs, seed, data.decontamination.leaks)
+        )
     if data_args.concept_pairs:
         file, count = data_args.concept_pairs
         datasets["concepts"] = concept_rows(file, count, seed)

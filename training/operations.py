@@ -136,7 +136,8 @@ def refit(stage: Stage, data: FinancialData, start: str) -> SentenceTransformer:
     if stage.options.projection:
         fresh: list = [*synthesized(data, stage.data, stage.data.fresh_pairs, args.seed, set_aside=True)]
         if count := stage.data.passage_pairs:
-            fresh += short_passages(unlabelled_pages(data, stage.data, set_aside=True), count, args.seed)
+            pages = unlabelled_pages(data, stage.data, set_aside=True)
+            fresh += short_passages(pages, count, args.seed, data.decontamination.leaks)
         with autocast(args, model.device):
             refit_projection(model, data.train, fresh, args.temperature, args.matryoshka_weights)
     if stage.options.heads:

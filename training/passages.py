@@ -7,7 +7,7 @@ them: what the untouched encoder makes of those is what training on pages is to 
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from datasets import Dataset
@@ -29,9 +29,12 @@ class Passage(NamedTuple):
     page: Page
 
 
-def short_passages(pages: Sequence[Page], count: int, seed: int) -> list[Passage]:
+def short_passages(pages: Sequence[Page], count: int, seed: int, leaks: Callable[[str], bool]) -> list[Passage]:
     """``count`` sentences with one to four that stand beside them, one of a page, no passage twice; fewer where there
     are no more.
+
+    Args:
+        leaks: Whether a text shares too much with the evaluation side: a part of a page can where the whole does not.
 
     Raises:
         DataError: no page has prose.
@@ -43,7 +46,8 @@ def short_passages(pages: Sequence[Page], count: int, seed: int) -> list[Passage
             break
         if paragraphs := list(prose(page.text)):
             sentence, text = _asked(rng.choice(paragraphs), rng)
-            found.setdefault(text, Passage(sentence, Page(text_id(text), text, company=page.company)))
+            if not leaks(text) and not leaks(sentence):
+                found.setdefault(text, Passage(sentence, Page(text_id(text), text, company=page.company)))
     if not found:
         raise DataError("--passage_pairs: no page of --synthesize has prose; name pages that do, or leave it out")
     return list(found.values())
