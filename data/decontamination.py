@@ -3,11 +3,11 @@ runs."""
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from .schema import Example, Page
+from .schema import Example, Page, text_id
 
 # GPT-3 (Brown et al. 2020, appendix C) looks for shared runs of 13 words.
 SHINGLE_WORDS = 13
@@ -52,6 +52,7 @@ class Decontamination:
     questions: set[str]
     page_ids: set[str]
     runs: np.ndarray
+    _judged: dict[str, bool] = field(default_factory=dict, repr=False, compare=False)  # by `text_id`
 
     @classmethod
     def of(cls, examples: Iterable[Example], pages: Iterable[Page] = ()) -> "Decontamination":
@@ -73,21 +74,19 @@ class Decontamination:
         return float(np.mean(self.runs[places] == runs))
 
     def leaks(self, text: str) -> bool:
-        """Whether more than `MAX_SHARED` of a text's runs stand on evaluation pages."""
-        return self.shared(text) > MAX_SHARED
+        """Whether more than `MAX_SHARED` of a text's runs stand on evaluation pages; each text is judged once."""
+        key = text_id(text)
+        if key not in self._judged:
+            self._judged[key] = self.shared(text) > MAX_SHARED
+        return self._judged[key]
 
-    def reason(self, example: Example, page_leaks: bool | None = None) -> str | None:
-        """Why an example must stay out of training ("question", "page" or "text"), or None.
-
-        ``page_leaks`` is what `leaks` said of the page, where it was asked before.
-        """
+    def reason(self, example: Example) -> str | None:
+        """Why an example must stay out of training ("question", "page" or "text"), or None."""
         if " ".join(words_of(example.question)) in self.questions:
             return "question"
         if example.page.page_id in self.page_ids:
             return "page"
-        if self.leaks(example.page.text) if page_leaks is None else page_leaks:
-            return "text"
-        return "text" if self._leaks_evidence(example) else None
+        return "text" if self.leaks(example.page.text) or self._leaks_evidence(example) else None
 
     def _leaks_evidence(self, example: Example) -> bool:
         # Part of a page that was judged is judged with it; evidence from elsewhere (retrieved facts) on its own.

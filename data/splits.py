@@ -104,17 +104,13 @@ def _separated(training: list[Source], decontamination: Decontamination) -> tupl
     """The examples of all sources once each that the evaluation side leaves, and how many were dropped by reason."""
     dropped, train = {"question": 0, "page": 0, "text": 0, "duplicate": 0}, []
     seen: set[tuple[str, str]] = set()
-    leaking: dict[str, bool] = {}  # by text: the dear part, judged once a page
     for example in (example for source in training for example in source.examples):
-        page = example.page
-        key = (example.question, page.page_id)
+        key = (example.question, example.page.page_id)
         if key in seen:
             dropped["duplicate"] += 1
             continue
         seen.add(key)
-        if page.text not in leaking:
-            leaking[page.text] = decontamination.leaks(page.text)
-        reason = decontamination.reason(example, leaking[page.text])
+        reason = decontamination.reason(example)
         if reason:
             dropped[reason] += 1
         else:

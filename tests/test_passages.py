@@ -39,9 +39,10 @@ def test_a_sentence_is_asked_of_what_stands_beside_it():
         return short_passages(pages, count, seed, leaks=lambda text: leaking in text)
 
     found = drawn(20, 3)
-    assert len({page.text for _, page in found}) == len({page.page_id for _, page in found}) == 20
+    assert len({pair.page.text for pair in found}) == len({pair.page.page_id for pair in found}) == 20
     kept = 0
-    for question, page in found:
+    for pair in found:
+        question, page = pair.question, pair.page
         paragraph = [s.replace("customers", page.text.split()[4]) for s in SENTENCES]
         at, beside = paragraph.index(question), [i for i, s in enumerate(paragraph) if s in page.text]
         assert page.text == " ".join(paragraph[i] for i in beside) and page.company == "ZETA"

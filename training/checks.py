@@ -120,6 +120,10 @@ def check_values(stage: Stage) -> None:
         raise ArgumentError(
             "--num_train_epochs 0: trains nothing; averages and refits are operations (docs/training.md)"
         )
+    if stage.operation != "average" and stage.data.passage_pairs and not stage.data.synthesize:
+        raise ArgumentError(
+            "--passage_pairs: there is nothing to take passages from; name filing pages with --synthesize"
+        )
     if stage.operation == "refit" and not (stage.options.projection or stage.options.heads):
         raise ArgumentError("refit: neither the projection nor the heads; leave the stage out")
 

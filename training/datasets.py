@@ -5,7 +5,6 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from .arguments import DataArguments
 from .batches import PageCollator, right_pages
 from .concepts import concept_rows
 from .hard_negatives import mined_negatives
-from .passages import PASSAGE, passage_rows, short_passages
+from .passages import PASSAGE, short_passages
 from .teacher import TeacherVectors, teacher_vectors
 from .trainer_arguments import FinTrainingArguments
 
@@ -136,7 +135,6 @@ def synthesized(
     if not (data_args.synthesize and count):
         return []
     decontamination = data.decontamination
-    leaks = cache(decontamination.leaks)
     pages = unlabelled_pages(data, data_args, set_aside)
     if not set_aside:
         pages += {example.page.page_id: example.page for example in data.train}.values()
@@ -144,7 +142,8 @@ def synthesized(
     return [
         pair
         for pair in transplanted_pairs(data.train, pages, count, seed)
-        if not leaks(pair.page.text) and " ".join(words_of(pair.question)) not in decontamination.questions
+        if not decontamination.leaks(pair.page.text)
+        and " ".join(words_of(pair.question)) not in decontamination.questions
     ]
 
 
@@ -189,9 +188,8 @@ def training_datasets(
         datasets["facts"] = fact_rows(facts, scaler, data_args.questions_per_page)
     if data_args.passage_pairs:
         pages = unlabelled_pages(data, data_args, set_aside=False)
-        datasets["passages"] = passage_rows(
-            short_passages(pages, data_args.passage_pairs, seed, data.decontamination.leaks)
-        )
+        passages = short_passages(pages, data_args.passage_pairs, seed, data.decontamination.leaks)
+        datasets["passages"] = training_rows(passages).rename_column("page", PASSAGE)
     if data_args.concept_pairs:
         file, count = data_args.concept_pairs
         datasets["concepts"] = concept_rows(file, count, seed)

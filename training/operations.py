@@ -89,9 +89,8 @@ def make_trainer(
     with autocast(args, model.device):
         datasets = training_datasets(data, stage.data, scaler, args.seed, model)
         eval_dataset = training_rows(data.eval_examples, scaler) if args.eval_strategy != "no" else None
-        untouched, _ = check_backbone(stage.model.base or stage.model.backbone, stage.model.matryoshka_dims)
         read = [*datasets.values(), *([eval_dataset] if eval_dataset else [])]
-        collator = page_collator(model, args, read, untouched)
+        collator = page_collator(model, args, read, untouched=stage.model.base or stage.model.backbone)
     loss = FinMatryoshkaLoss(
         model, args.temperature, args.numeric_weight, args.matryoshka_weights, args.mini_batch_size,
         gather_across_devices=args.world_size > 1,
@@ -134,7 +133,7 @@ def refit(stage: Stage, data: FinancialData, start: str) -> SentenceTransformer:
     """The trained folder ``start`` with its projection and numeric heads (as the stage asks) fitted once more."""
     args, model = stage.training, open_trained(stage.model, start)
     if stage.options.projection:
-        fresh: list = [*synthesized(data, stage.data, stage.data.fresh_pairs, args.seed, set_aside=True)]
+        fresh = synthesized(data, stage.data, stage.data.fresh_pairs, args.seed, set_aside=True)
         if count := stage.data.passage_pairs:
             pages = unlabelled_pages(data, stage.data, set_aside=True)
             fresh += short_passages(pages, count, args.seed, data.decontamination.leaks)

@@ -8,12 +8,11 @@ them: what the untouched encoder makes of those is what training on pages is to 
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
-
-from datasets import Dataset
 
 from ..data.schema import DataError, Page, text_id
+from ..data.synthesis.transplant import SyntheticPair
 
+# The column of a row's text in the place of ``page``: by it the untouched encoder's rows are known.
 PASSAGE = "passage"
 # How often a sentence stays in its passage, and is found by its words.
 KEPT = 0.3
@@ -22,16 +21,10 @@ _COLUMNS = re.compile(r"\S {3,}\S")
 _MIN_CHARACTERS, _MIN_LETTERS = 120, 0.7
 
 
-class Passage(NamedTuple):
-    """A sentence in a question's place and the short passage that it belongs to."""
+def short_passages(pages: Sequence[Page], count: int, seed: int, leaks: Callable[[str], bool]) -> list[SyntheticPair]:
+    """``count`` sentences in a question's place, each with a passage as its page: one to four that stand beside it.
 
-    question: str
-    page: Page
-
-
-def short_passages(pages: Sequence[Page], count: int, seed: int, leaks: Callable[[str], bool]) -> list[Passage]:
-    """``count`` sentences with one to four that stand beside them, one of a page, no passage twice; fewer where there
-    are no more.
+    One is taken of a page of ``pages``, no passage twice; fewer where there are no more.
 
     Args:
         leaks: Whether a text shares too much with the evaluation side: a part of a page can where the whole does not.
@@ -40,27 +33,18 @@ def short_passages(pages: Sequence[Page], count: int, seed: int, leaks: Callable
         DataError: no page has prose.
     """
     rng = random.Random(seed)
-    found: dict[str, Passage] = {}
+    found: dict[str, SyntheticPair] = {}
     for page in rng.sample(pages, len(pages)):
         if len(found) >= count:
             break
         if paragraphs := list(prose(page.text)):
             sentence, text = _asked(rng.choice(paragraphs), rng)
             if not leaks(text) and not leaks(sentence):
-                found.setdefault(text, Passage(sentence, Page(text_id(text), text, company=page.company)))
+                passage = Page(text_id(text), text, company=page.company)
+                found.setdefault(text, SyntheticPair(sentence, passage, evidence_start=0))
     if not found:
         raise DataError("--passage_pairs: no page of --synthesize has prose; name pages that do, or leave it out")
     return list(found.values())
-
-
-def passage_rows(passages: Sequence[Passage]) -> Dataset:
-    """A row for each: ``question`` (a list of one), ``passage`` and its ids, as training/batches.py reads them."""
-    return Dataset.from_list(
-        [
-            {"question": [question], PASSAGE: page.text, "page_id": page.page_id, "company": page.company}
-            for question, page in passages
-        ]
-    )
 
 
 def prose(text: str) -> Iterator[list[str]]:

@@ -30,8 +30,7 @@ RUN_WIDE = (
 USED = {
     "average": ("folders", "earlier", "base_share", "max_seq_length"),
     "refit": ("projection", "heads", "temperature", "matryoshka_weights", "synthesize", "fresh_pairs",
-              "passage_pairs", "seed",
-              "precision", "max_seq_length"),
+              "passage_pairs", "seed", "precision", "max_seq_length"),
 }  # fmt: skip
 # Names of earlier versions, and what does it now.
 RETIRED = {

@@ -12,6 +12,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from transformers import MPNetModel
 
+from ..data.encoders import encoder_folder
 from ..data.files import file_sha256
 from ..data.schema import text_id
 from .backbone import texts_at_once
@@ -45,13 +46,16 @@ def teacher_vectors(folders: list[str], datasets: Iterable[Dataset], cache: Path
     """What the encoders in ``folders`` make of all questions and pages of ``datasets``, computed once, kept in `cache`.
 
     Args:
-        folders: Folders or Hub ids of SentenceTransformers; they apply their own prompts and read their own length.
+        folders: Folders, Hub ids or packaged names of SentenceTransformers; they apply their own prompts and read their
+            own length.
         datasets: As `training_datasets` gives them: a column of lists of questions, then pages and mined negatives.
         cache: A folder, made where missing. A file of other teachers or texts is never read.
 
     Raises:
+        BackboneError: A packaged encoder that is not installed.
         TeacherError: A folder that holds no SentenceTransformer.
     """
+    folders = [encoder_folder(folder) for folder in folders]
     found: dict[str, dict[str, None]] = {"query": {}, "document": {}}
     for dataset in datasets:
         question, page, *others = dataset.column_names
