@@ -140,7 +140,8 @@ def test_all_of_the_recipes_parts_run_together(train_flags, tmp_path, finqa_file
     assert record["operation"] == "refit" and str(pages) in record["data"]["synthesize"]
     averaged = record["previous"]
     assert averaged["operation"] == "average" and averaged["training"]["base_share"] == 0.5
-    assert averaged["previous"]["operation"] == "train" and averaged["previous"]["training"]["max_steps"] == 6
+    trained = averaged["averaged"][str(tmp_path / "m.run" / "stage-1")]
+    assert trained["operation"] == "train" and trained["training"]["max_steps"] == 6 and "previous" not in averaged
     read = training_section(record, [])  # the card names what any stage read
     assert "pages.jsonl`: unlabelled pages" in read and "names.csv`: names of accounting concepts" in read
     assert (
@@ -269,7 +270,10 @@ BAD = [
     ({"precision": "fp16"}, "fp16 needs a GPU"),
     ({"precision": "fp8"}, "--precision fp8"),
     ({"projection_init": "noise"}, "'pca' or 'identity'"),
-    ({"teacher": "{tmp}/nowhere"}, "nowhere: name a folder or Hub id of a SentenceTransformer"),
+    (
+        {"teacher": "{tmp}/nowhere", "data": "{tmp}/broken.json"},
+        "nowhere: name a folder or Hub id of a SentenceTransformer",
+    ),
     ({"operation": "average", "folders": ["{tmp}/nowhere", "minilm"]}, "nowhere: no such folder"),
     ({"operation": "average", "folders": ["untrained-yet", "minilm"]}, "untrained-yet: no such folder; name a folder"),
     (

@@ -11,6 +11,7 @@ from .averaging import check_trained_folder
 from .backbone import check_backbone
 from .concepts import concept_names
 from .recipe import OPERATIONS, Stage
+from .teacher import load_teacher
 
 
 def _from(low: float) -> Callable[[Any], bool]:
@@ -72,6 +73,7 @@ def check_stages(stages: list[Stage]) -> None:
         BackboneError: the backbone or a folder to average.
         DataError: a table of concepts that cannot be read.
         EvaluationError: a model to compare with that cannot be loaded.
+        TeacherError: a teacher that cannot be loaded.
     """
     for stage in stages:
         check_values(stage)
@@ -90,8 +92,11 @@ def check_stages(stages: list[Stage]) -> None:
             raise
         raise ArgumentError(f"--matryoshka_dims: {error}") from None
     for number, stage in enumerate(stages):
-        if stage.operation == "train" and stage.data.concept_pairs:
-            concept_names(stage.data.concept_pairs[0])
+        if stage.operation == "train":
+            if stage.data.concept_pairs:
+                concept_names(stage.data.concept_pairs[0])
+            for name in stage.training.teacher or []:
+                load_teacher(name)
         _check_inputs(stage, before=number)
     if not args.skip_evaluation:
         for name in last.data.beside or []:

@@ -27,7 +27,8 @@ def stage_record(stage: Stage, data: FinancialData, inputs: list[str]) -> dict:
     before.
 
     ``trained_on`` are the hashes of the training sources; where the evaluation side was held out of these files,
-    ``held_out`` is its share. ``previous`` is the record of the first input, ``averaged`` are those of all, by folder.
+    ``held_out`` is its share. ``previous`` is the record of what it goes on from; an average has ``averaged`` instead,
+    those of all its models, by folder.
     """
     given = stage.data
     names = _TRAINING if stage.operation == "train" else USED[stage.operation]
@@ -49,10 +50,11 @@ def stage_record(stage: Stage, data: FinancialData, inputs: list[str]) -> dict:
         "dropped": data.dropped,
         "train_examples": len(data.train),
         **describe_machine(),
-        "previous": next(iter(earlier.values()), None),
     }
     if stage.operation == "average":
         record["averaged"] = earlier
+    else:
+        record["previous"] = next(iter(earlier.values()), None)
     return json.loads(to_json(record))
 
 

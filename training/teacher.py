@@ -52,8 +52,7 @@ def teacher_vectors(folders: list[str], datasets: Iterable[Dataset], cache: Path
         cache: A folder, made where missing. A file of other teachers or texts is never read.
 
     Raises:
-        BackboneError: A packaged encoder that is not installed.
-        TeacherError: A folder that holds no SentenceTransformer.
+        BackboneError, TeacherError: As `load_teacher`.
     """
     folders = [encoder_folder(folder) for folder in folders]
     found: dict[str, dict[str, None]] = {"query": {}, "document": {}}
@@ -67,11 +66,30 @@ def teacher_vectors(folders: list[str], datasets: Iterable[Dataset], cache: Path
     file = Path(cache) / f"teacher-{digest}.npy"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        vectors = np.hstack([_encode(folder, texts) for folder in folders]) / len(folders) ** 0.5
+        vectors = np.hstack([_encode(load_teacher(folder), texts) for folder in folders]) / len(folders) ** 0.5
         unfinished = file.with_name(f".{file.name}")
         np.save(unfinished, vectors.astype(np.float16))
         os.replace(unfinished, file)
     return TeacherVectors(texts, np.load(file, mmap_mode="r"))
+
+
+def load_teacher(name: str) -> SentenceTransformer:
+    """A teacher, ready to encode: a folder, a Hub id or a packaged name.
+
+    Raises:
+        BackboneError: A packaged encoder that is not installed.
+        TeacherError: No SentenceTransformer.
+    """
+    folder = encoder_folder(name)
+    try:
+        model = SentenceTransformer(folder)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise TeacherError(f"--teacher {name}: name a folder or Hub id of a SentenceTransformer ({reason})") from None
+    encoder = getattr(model[0], "auto_model", None)  # static embeddings have none
+    if isinstance(encoder, MPNetModel):
+        set_attention(encoder, "sdpa")
+    return model
 
 
 def _identity(folder: str) -> str:
@@ -80,15 +98,7 @@ def _identity(folder: str) -> str:
     return folder + "".join(file_sha256(path) for path in weights)
 
 
-def _encode(folder: str, texts: dict[str, list[str]]) -> np.ndarray:
-    try:
-        model = SentenceTransformer(folder)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise TeacherError(f"--teacher {folder}: name a folder or Hub id of a SentenceTransformer ({reason})") from None
-    encoder = getattr(model[0], "auto_model", None)  # static embeddings have none
-    if isinstance(encoder, MPNetModel):
-        set_attention(encoder, "sdpa")
+def _encode(model: SentenceTransformer, texts: dict[str, list[str]]) -> np.ndarray:
     size = texts_at_once(model.device)
     options: dict[str, Any] = {"batch_size": size, "normalize_embeddings": True, "show_progress_bar": True}
     return np.vstack(
