@@ -70,7 +70,7 @@ def with_earlier(record: dict | None) -> Iterator[dict]:
     """A record of ``training.json`` and those of every stage and folder that it goes on from."""
     if record is not None:
         yield record
-        # an average written before has both: its ``previous`` is the first of its ``averaged``
+        # records of averages once had both, the first of ``averaged`` as ``previous``
         for before in list(record.get("averaged", {}).values()) or [record.get("previous")]:
             yield from with_earlier(before)
 
