@@ -225,7 +225,10 @@ def training_section(training: dict, used: list[str]) -> str:
     sources = ", ".join(f"{DATASETS[key][1]} ({DATASETS[key][2]})" for key in used)
     machines = "; ".join(dict.fromkeys(stage["machine"] for stage in with_earlier(training)))
     teachers = dict.fromkeys(
-        name for stage in with_earlier(training) for name in stage["training"].get("teacher") or []
+        name
+        for stage in with_earlier(training)
+        for part in ("teacher", "passage_teacher")
+        for name in stage["training"].get(part) or []
     )
     lines = [f"On {training['train_examples']:,} questions{f' of {sources}' * bool(used)} ({machines}):", ""]
     lines += [f"- `{_file_and_folder(name)}`: {use}" for name, use in uses.items()]

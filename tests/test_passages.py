@@ -1,4 +1,4 @@
-"""training/passages.py: short passages, what is asked of them, and that the untouched encoder teaches them alone."""
+"""training/passages.py: short passages, what is asked of them, and who teaches them."""
 
 import json
 
@@ -10,10 +10,12 @@ from finmatryoshka import train_st
 from finmatryoshka.data.decontamination import Decontamination
 from finmatryoshka.data.schema import DataError, Example, Page
 from finmatryoshka.data.splits import FinancialData
+from finmatryoshka.training import datasets
 from finmatryoshka.training.arguments import DataArguments
 from finmatryoshka.training.datasets import training_datasets
 from finmatryoshka.training.losses import FinMatryoshkaLoss
 from finmatryoshka.training.passages import prose, short_passages
+from finmatryoshka.training.teacher import teacher_vectors
 
 SENTENCES = [f"Our {thing} grew because customers of the {thing} came back in that year." for thing in "ABCDEF"]
 PAGE = "\n\n".join(
@@ -58,6 +60,30 @@ def test_passages_need_prose():
     data = FinancialData(examples, {}, [], {}, {}, Decontamination.of([]))
     with pytest.raises(DataError, match="--passage_pairs: no page of --synthesize has prose"):
         training_datasets(data, DataArguments(passage_pairs=4), None, 13, None)
+
+
+def test_who_teaches_passages_and_who_pages(train_flags, tiny_backbones, tmp_path, monkeypatch):
+    pages, taught = tmp_path / "pages.jsonl", []
+    pages.write_text(json.dumps({"text": PAGE, "company": "ZETA"}))
+
+    def listen(folders, rows, cache):
+        taught.append((folders, {part.column_names[1] for part in rows}))
+        return teacher_vectors(folders, rows, cache)
+
+    monkeypatch.setattr(datasets, "teacher_vectors", listen)
+    bert, other = tiny_backbones["bert"], tiny_backbones["modernbert"]
+    flags = {
+        "output_dir": tmp_path / "m",
+        "synthesize": pages,
+        "passage_pairs": 1,
+        "numeric_weight": 0,
+        "skip_evaluation": True,
+        "overwrite": True,
+    }
+    assert train_st.main(train_flags(**flags)) == 0
+    assert train_st.main(train_flags(**flags, teacher=bert, passage_teacher=other)) == 0
+    assert taught == [([bert], {"passage"}), ([bert], {"page"}), ([other], {"passage"})]
+    assert train_st.main(train_flags(**flags, passage_teacher=tmp_path / "nowhere")) == 2
 
 
 def test_the_untouched_encoder_teaches_passages_alone_and_earlier_stages_join_an_average(

@@ -19,7 +19,7 @@ from finmatryoshka import FinMatryoshkaModel, train_st
 from finmatryoshka.data.splits import load_data
 from finmatryoshka.sentence_transformers_config.card import training_section
 from finmatryoshka.training import run
-from finmatryoshka.training.averaging import average_weights, encoder_weights
+from finmatryoshka.training.averaging import aligned, average_weights, encoder_weights
 from finmatryoshka.training.checkpoints import last_complete_checkpoint
 
 from conftest import ROOT
@@ -160,6 +160,12 @@ def test_averages_of_folders(train_flags, trained_folders, tmp_path, capsys):
     for name in mean:
         torch.testing.assert_close(mean[name], a[name] if name in heads else (a[name] + b[name]) / 2, msg=name)
     assert heads and any(not torch.equal(a[name], b[name]) for name in mean.keys() - heads)
+    first, other, mean = (
+        load_file(Path(folder) / "2_Dense" / "model.safetensors")["linear.weight"]
+        for folder in [*folders, tmp_path / "mean"]
+    )
+    like = FinMatryoshkaModel.from_pretrained(trained_folders["bert"])
+    torch.testing.assert_close(mean, (first + aligned({"projection.weight": other}, like)["projection.weight"]) / 2)
     with pytest.raises(ValueError, match="fitted"):  # the heads of the first, which were fitted to other vectors
         FinMatryoshkaModel.from_pretrained(tmp_path / "mean").predict_number(["net sales"])
     capsys.readouterr()
@@ -167,6 +173,20 @@ def test_averages_of_folders(train_flags, trained_folders, tmp_path, capsys):
     assert train_st.main(train_flags(**flags, output_dir=tmp_path / "no", folders=folders)) == 2
     assert "give a folder trained from the same backbone" in capsys.readouterr().err
     assert not list(tmp_path.glob("no*"))
+
+
+def test_a_turned_projection_ranks_alike_and_is_turned_back(trained_folders):
+    model = FinMatryoshkaModel.from_pretrained(trained_folders["bert"])
+    weights, ends, texts = model.state_dict(), sorted(model.matryoshka_dims), torch.randn(5, 64)
+    own = weights["projection.weight"]
+    other = own + 0.01 * torch.randn(own.shape)
+    for begin, end in zip([0, *ends], ends):
+        other[begin:end] = torch.linalg.qr(torch.randn(end - begin, end - begin))[0] @ other[begin:end]
+    back = aligned(weights | {"projection.weight": other}, model)["projection.weight"]
+    for dim in ends:
+        before, after = (texts @ weight[:dim].T for weight in (other, back))
+        torch.testing.assert_close(before @ before.T, after @ after.T)
+    assert (back - own).norm() < 0.3 * (other - own).norm()
 
 
 def test_a_share_of_the_backbone_is_averaged_in_and_what_stands_on_it_stays(tiny_backbones, trained_folders):

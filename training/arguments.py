@@ -90,9 +90,7 @@ class DataArguments:
     )
     passage_pairs: int = field(
         default=0,
-        metadata={
-            "help": "Also train on so many short passages, taught by the untouched encoder (training/passages.py)."
-        },
+        metadata={"help": "Also train on so many short passages, taught by --passage_teacher (training/passages.py)."},
     )
     hard_negatives: bool = field(
         default=False,
@@ -165,6 +163,10 @@ class TrainingArguments:
     teacher: list[str] | None = field(
         default=None,
         metadata={"help": "SentenceTransformers whose in-batch similarities are learned; several are averaged."},
+    )
+    passage_teacher: list[str] | None = field(
+        default=None,
+        metadata={"help": "As --teacher, of --passage_pairs alone. Default: the untouched backbone."},
     )
     teacher_weight: float = field(
         default=0.7, metadata={"help": "Share of the teachers' KL divergence in the ranking loss, 0 to 1."}

@@ -53,6 +53,20 @@ def encoder_weights(backbone: str, like: FinMatryoshkaModel) -> dict[str, torch.
     return weights
 
 
+def aligned(weights: dict[str, torch.Tensor], like: FinMatryoshkaModel) -> dict[str, torch.Tensor]:
+    """``weights`` with their projection turned to that of ``like``: what changes none of their similarities.
+
+    Runs of other data start from another PCA, so that one direction stands in different places of their vectors. Each
+    block of rows between two dimensions is turned in itself (orthogonal Procrustes, Schoenemann 1966).
+    """
+    own, other = like.projection.weight.detach(), weights["projection.weight"].clone()
+    ends = sorted(like.matryoshka_dims)
+    for begin, end in zip([0, *ends], ends):
+        left, _, right = torch.linalg.svd(own[begin:end] @ other[begin:end].T)
+        other[begin:end] = left @ right @ other[begin:end]
+    return weights | {"projection.weight": other}
+
+
 def _shapes(weights: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in weights.items()}
 

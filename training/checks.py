@@ -95,7 +95,7 @@ def check_stages(stages: list[Stage]) -> None:
         if stage.operation == "train":
             if stage.data.concept_pairs:
                 concept_names(stage.data.concept_pairs[0])
-            for name in stage.training.teacher or []:
+            for name in [*(stage.training.teacher or []), *(stage.training.passage_teacher or [])]:
                 load_teacher(name)
         _check_inputs(stage, before=number)
     if not args.skip_evaluation:

@@ -199,13 +199,16 @@ def training_datasets(
 def page_collator(
     model: SentenceTransformer, args: FinTrainingArguments, datasets: list[Dataset], untouched: str
 ) -> PageCollator:
-    """The collator of ``datasets``, with the vectors of who teaches them: of passages the ``untouched`` encoder, of all
-    others the teachers that ``args`` name, if any."""
+    """The collator of ``datasets``, with the vectors of who teaches them.
+
+    Passages are taught by the ``passage_teacher`` of ``args`` or else the ``untouched`` encoder, all others by their
+    ``teacher``, if any.
+    """
     config = finmatryoshka_of(model).config
     teachers: dict[str, TeacherVectors] = {}
     if args.teacher_weight:
         with args.main_process_first(local=False, desc="teacher"):
-            for folders, reminded in ((args.teacher or [], False), ([untouched], True)):
+            for folders, reminded in ((args.teacher or [], False), (args.passage_teacher or [untouched], True)):
                 taught = [rows for rows in datasets if (PASSAGE in rows.column_names) == reminded]
                 if folders and taught:
                     vectors = teacher_vectors(folders, taught, Path(args.output_dir))

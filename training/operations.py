@@ -18,7 +18,7 @@ from ..encoding_finmatryoshka import multiplying_in
 from ..eval.numeric import labelled
 from ..sentence_transformers_config.folder import finmatryoshka_of
 from .arguments import ModelArguments
-from .averaging import average_weights, encoder_weights, folder_weights
+from .averaging import aligned, average_weights, encoder_weights, folder_weights
 from .backbone import as_sentence_transformer, check_backbone, load_finmatryoshka, start_projection
 from .checkpoints import StorageError, storage_refusal, sweep_incomplete
 from .datasets import page_collator, synthesized, training_datasets, training_rows, unlabelled_pages
@@ -120,7 +120,7 @@ def average(stage: Stage, folders: Sequence[str]) -> SentenceTransformer:
     (WiSE-FT)."""
     model = open_trained(stage.model, folders[0])
     core = finmatryoshka_of(model)
-    others = [folder_weights(folder, core) for folder in folders[1:]]
+    others = [aligned(folder_weights(folder, core), core) for folder in folders[1:]]
     if others:
         average_weights(core, others, share=len(others) / len(folders))
     if stage.options.base_share:

@@ -1,8 +1,9 @@
-"""Short passages to be reminded of: what long pages make an encoder forget, kept by its untouched self as the teacher.
+"""Short passages to be reminded of: what long pages make an encoder forget, kept by a teacher that has it.
 
-A step of them asks which passage belongs to a sentence (the inverse cloze task, Lee et al. 2019) and learns the
-untouched encoder's similarities beside (learning without forgetting, Li and Hoiem 2016). Real questions are not among
-them: what the untouched encoder makes of those is what training on pages is to change.
+A step of them asks which passage belongs to a sentence (the inverse cloze task, Lee et al. 2019) and learns its
+teacher's similarities beside: the untouched encoder's (learning without forgetting, Li and Hoiem 2016) or a named
+one's. Real questions are not among them: what the untouched encoder makes of those is what training on pages is to
+change.
 """
 
 import random
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ..data.schema import DataError, Page, text_id
 from ..data.synthesis.transplant import SyntheticPair
 
-# The column of a row's text in the place of ``page``: by it the untouched encoder's rows are known.
+# The column of a row's text in the place of ``page``: by it the rows of passages, and who teaches them, are known.
 PASSAGE = "passage"
 # How often a sentence stays in its passage, and is found by its words.
 KEPT = 0.3
