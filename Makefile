@@ -50,7 +50,7 @@ TRAINED_ON = $(DATA)/finqa/train_pages.jsonl.gz $(DATA)/finqa/train.json $(DATA)
 EVALUATE = HF_HUB_OFFLINE=1 $(RUN) -m finmatryoshka.eval $(1) --data $(DATA)/finqa/dev_pages.jsonl.gz $(DATA)/tatqa/test_gold.json \
 	--train_data $(TRAINED_ON) --base minilm $(addprefix --beside ,$(2)) --output $(3)
 
-# On one GPU (47 GB for the teacher): the recipe, its teacher and what that teaches, two seeds each, the mean of the four, which is released, the
+# On one GPU (47 GB for the teacher): the recipe, its teachers and what those teach, two seeds each, what is made of them all and released, the
 # plain recipe, and the README's table.
 SEED_14 := --skip_evaluation true --seed 14 --output_dir
 reproduce: $(VENV)/.installed data
@@ -61,6 +61,10 @@ reproduce: $(VENV)/.installed data
 	$(TRAIN) recipes/mpnet.yaml $(SEED_14) finmatryoshka-mpnet14
 	$(TRAIN) recipes/minilm-distilled.yaml --skip_evaluation true
 	$(TRAIN) recipes/minilm-distilled.yaml $(SEED_14) finmatryoshka-distilled14 --teacher finmatryoshka-mpnet14
+	$(TRAIN) recipes/mpnet-averaged.yaml --skip_evaluation true
+	$(TRAIN) recipes/minilm-passages.yaml --skip_evaluation true
+	$(TRAIN) recipes/minilm-passages.yaml $(SEED_14) finmatryoshka-passages14
+	$(TRAIN) recipes/minilm-numbers.yaml --skip_evaluation true
 	$(TRAIN) recipes/minilm-averaged.yaml --skip_evaluation true
 	$(TRAIN) recipes/plain.yaml
 	$(MAKE) release

@@ -32,7 +32,7 @@ def test_ratios_are_within_each_repeat():
 
 
 def test_the_costly_operator_is_named():
-    square = torch.ones(256, 256)
+    square = torch.ones(1024, 1024)
     shares = operator_shares(lambda: (square @ square).add(1), most=2)
     assert list(shares) == ["aten::mm", "aten::add"] and 0 < shares["aten::add"] < shares["aten::mm"] < 1
 

@@ -177,6 +177,7 @@ def test_averages_of_folders(train_flags, trained_folders, tmp_path, capsys):
 
 def test_a_turned_projection_ranks_alike_and_is_turned_back(trained_folders):
     model = FinMatryoshkaModel.from_pretrained(trained_folders["bert"])
+    torch.manual_seed(5)
     weights, ends, texts = model.state_dict(), sorted(model.matryoshka_dims), torch.randn(5, 64)
     own = weights["projection.weight"]
     other = own + 0.01 * torch.randn(own.shape)
@@ -185,7 +186,7 @@ def test_a_turned_projection_ranks_alike_and_is_turned_back(trained_folders):
     back = aligned(weights | {"projection.weight": other}, model)["projection.weight"]
     for dim in ends:
         before, after = (texts @ weight[:dim].T for weight in (other, back))
-        torch.testing.assert_close(before @ before.T, after @ after.T)
+        torch.testing.assert_close(before @ before.T, after @ after.T, rtol=1e-4, atol=1e-4)
     assert (back - own).norm() < 0.3 * (other - own).norm()
 
 
