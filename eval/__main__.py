@@ -1,7 +1,7 @@
 """The command line of the evaluation.
 
 python -m finmatryoshka.eval MODEL ... --data FILE ...     tables, results.json and pictures
-python -m finmatryoshka.eval compare A.json B.json         is the difference real?
+python -m finmatryoshka.eval compare A.json B.json         is the difference real? Several seeds: A.json,A14.json
 python -m finmatryoshka.eval readme A.json ...             writes or checks the README's table
 python -m finmatryoshka.eval layouts MODEL                 raw layout text against FinQA's shape
 python -m finmatryoshka.eval speed MODEL                   ratios against plain sentence-transformers
@@ -76,8 +76,11 @@ def evaluate(argv: list[str]) -> None:
 
 def compare(argv: list[str]) -> None:
     if len(argv) != 2:
-        raise EvaluationError("compare takes two results files: python -m finmatryoshka.eval compare A.json B.json")
-    for row in compare_results(*map(load_results, argv)):
+        raise EvaluationError(
+            "compare takes two results files, or two lists of seeds: python -m finmatryoshka.eval compare "
+            "A.json[,A14.json] B.json[,B14.json]"
+        )
+    for row in compare_results(*([load_results(path) for path in side.split(",")] for side in argv)):
         print(
             f"{row['task']} at {row['dim']}: {row['a']:.4f} -> {row['b']:.4f}, difference {row['difference']:+.4f}, "
             f"95% [{row['low']:+.4f}, {row['high']:+.4f}], p = {row['p']:.4f}"

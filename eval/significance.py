@@ -25,21 +25,26 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, resamples: int = 10_000, seed
     }
 
 
-def compare_results(a: dict, b: dict) -> list[dict]:
-    """One row per task and dimension that both results hold: means of the models under test, and the bootstrap.
+def compare_results(a: list[dict], b: list[dict]) -> list[dict]:
+    """One row per task and dimension that all results hold: means of the models under test, and the bootstrap.
 
-    Raises `EvaluationError` when they share nothing or were measured on other data.
+    Args:
+        a, b: Results of one model each, or of several seeds: a question then counts with its mean over them.
+
+    Raises:
+        EvaluationError: they share nothing or were measured on other data.
     """
     rows = []
-    for task in [task for task in a["retrieval"] if task in b["retrieval"]]:
-        ours, theirs = a["retrieval"][task]["ndcg_by_query"], b["retrieval"][task]["ndcg_by_query"]
-        if a["retrieval"][task]["sha256"] != b["retrieval"][task]["sha256"]:
+    for task in [task for task in a[0]["retrieval"] if all(task in results["retrieval"] for results in [*a, *b])]:
+        if len({results["retrieval"][task]["sha256"] for results in [*a, *b]}) > 1:
             raise EvaluationError(
-                f"{task}: the two results were measured on different questions or pages; evaluate both again"
+                f"{task}: the results were measured on different questions or pages; evaluate all again"
             )
-        (x,), (y,) = (ours[name] for name in a["models"]), (theirs[name] for name in b["models"])
-        for dim in sorted(x.keys() & y.keys(), key=int, reverse=True):
-            first, second = (np.array([by[dim][q] for q in x[dim]]) for by in (x, y))
+        x, y = ([_by_dimension(results, task) for results in side] for side in (a, b))
+        for dim in sorted(set.intersection(*(set(by) for by in [*x, *y])), key=int, reverse=True):
+            first, second = (
+                np.mean([[by[dim][query] for query in x[0][dim]] for by in side], axis=0) for side in (x, y)
+            )
             rows.append(
                 {
                     "task": task,
@@ -50,8 +55,14 @@ def compare_results(a: dict, b: dict) -> list[dict]:
                 }
             )
     if not rows:
-        raise EvaluationError("the two results share no task and dimension")
+        raise EvaluationError("the results share no task and dimension")
     return rows
+
+
+def _by_dimension(results: dict, task: str) -> dict[str, dict[str, float]]:
+    """nDCG@10 of every question by dimension, of the one model under test."""
+    (name,) = results["models"]
+    return results["retrieval"][task]["ndcg_by_query"][name]
 
 
 def load_results(path: str) -> dict:

@@ -103,7 +103,14 @@ def test_compare_reads_two_results_files(evaluated, trained_folders, finqa_files
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and all("95% [" in line and "p = " in line for line in lines)
     a, b = (json.loads((path / "results.json").read_text()) for path in (evaluated, other))
-    rows = compare_results(a, b)
+    rows = compare_results([a], [b])
+    assert (
+        cli.main(["compare", str(evaluated / "results.json"), f"{other / 'results.json'},{evaluated / 'results.json'}"])
+        == 0
+    )
+    assert f"{rows[0]['a']:.4f} -> {(rows[0]['a'] + rows[0]['b']) / 2:.4f}, " in capsys.readouterr().out
+    seeds = compare_results([a], [b, a])  # a question's mean over both
+    assert [row["difference"] for row in seeds] == pytest.approx([row["difference"] / 2 for row in rows])
     (name,), (task,) = b["models"], b["retrieval"].values()
     assert rows[0]["b"] == pytest.approx(task["systems"][name]["32"]["ndcg@10"])
     # the model beside is a row of the tables, scored as when it was the model under test
