@@ -13,7 +13,7 @@ from transformers import masking_utils
 
 from finmatryoshka import FinMatryoshkaConfig, FinMatryoshkaModel
 from finmatryoshka.training import losses
-from finmatryoshka.training.averaging import average_weights
+from finmatryoshka.training.averaging import aligned, average_weights
 from finmatryoshka.training.backbone import extend_positions
 from finmatryoshka.training.losses import Answers, NumericLoss, RankingLoss
 from finmatryoshka.training.mpnet_attention import set_attention
@@ -87,6 +87,8 @@ def test_losses_refits_and_averages_are_where_the_model_is(monkeypatch):
     pooled = torch.ones(3, SHAPE["hidden_size"], device="meta")
     weights = dict.fromkeys(DIMS, 1.0)
     _rank_by_every_prefix(model, pooled, pooled, numbers, F.normalize(questions[:, 0], dim=0), weights, 0.1, 2, 1e-3)
+    here = {"projection.weight": torch.eye(*model.projection.weight.shape, device="cpu")}
+    assert aligned(here, model)["projection.weight"].device.type == "meta"
     average_weights(model, [model_of("bert").state_dict()], 0.5)
     assert model.projection.weight.device.type == "meta"
 

@@ -59,7 +59,8 @@ def aligned(weights: dict[str, torch.Tensor], like: FinMatryoshkaModel) -> dict[
     Runs of other data start from another PCA, so that one direction stands in different places of their vectors. Each
     block of rows between two dimensions is turned in itself (orthogonal Procrustes, Schoenemann 1966).
     """
-    own, other = like.projection.weight.detach(), weights["projection.weight"].clone()
+    own = like.projection.weight.detach()
+    other = weights["projection.weight"].to(own, copy=True)
     ends = sorted(like.matryoshka_dims)
     for begin, end in zip([0, *ends], ends):
         left, _, right = torch.linalg.svd(own[begin:end] @ other[begin:end].T)
