@@ -62,7 +62,7 @@ def test_passages_need_prose():
         training_datasets(data, DataArguments(passage_pairs=4), None, 13, None)
 
 
-def test_who_teaches_passages_and_who_pages(train_flags, tiny_backbones, tmp_path, monkeypatch):
+def test_who_teaches_passages_and_who_pages(train_flags, tiny_backbones, tmp_path, monkeypatch, capsys):
     pages, taught = tmp_path / "pages.jsonl", []
     pages.write_text(json.dumps({"text": PAGE, "company": "ZETA"}))
 
@@ -84,6 +84,7 @@ def test_who_teaches_passages_and_who_pages(train_flags, tiny_backbones, tmp_pat
     assert train_st.main(train_flags(**flags, teacher=bert, passage_teacher=other)) == 0
     assert taught == [([bert], {"passage"}), ([bert], {"page"}), ([other], {"passage"})]
     assert train_st.main(train_flags(**flags, passage_teacher=tmp_path / "nowhere")) == 2
+    assert "error: --passage_teacher " in capsys.readouterr().err
 
 
 def test_the_untouched_encoder_teaches_passages_alone_and_earlier_stages_join_an_average(

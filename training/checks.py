@@ -91,13 +91,16 @@ def check_stages(stages: list[Stage]) -> None:
         if type(error) is not ValueError:
             raise
         raise ArgumentError(f"--matryoshka_dims: {error}") from None
+    teachers: dict[str, str] = {}  # by name, the argument that gave it: stages share them, and each is loaded once
     for number, stage in enumerate(stages):
         if stage.operation == "train":
             if stage.data.concept_pairs:
                 concept_names(stage.data.concept_pairs[0])
-            for name in [*(stage.training.teacher or []), *(stage.training.passage_teacher or [])]:
-                load_teacher(name)
+            for argument in ("teacher", "passage_teacher"):
+                teachers |= {name: argument for name in stage.value(argument) or [] if name not in teachers}
         _check_inputs(stage, before=number)
+    for name, argument in teachers.items():
+        load_teacher(name, argument)
     if not args.skip_evaluation:
         for name in last.data.beside or []:
             load_model(name)

@@ -73,8 +73,8 @@ def teacher_vectors(folders: list[str], datasets: Iterable[Dataset], cache: Path
     return TeacherVectors(texts, np.load(file, mmap_mode="r"))
 
 
-def load_teacher(name: str) -> SentenceTransformer:
-    """A teacher, ready to encode: a folder, a Hub id or a packaged name.
+def load_teacher(name: str, argument: str = "teacher") -> SentenceTransformer:
+    """A teacher, ready to encode: a folder, a Hub id or a packaged name, as ``argument`` gave it.
 
     Raises:
         BackboneError: A packaged encoder that is not installed.
@@ -85,7 +85,9 @@ def load_teacher(name: str) -> SentenceTransformer:
         model = SentenceTransformer(folder)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise TeacherError(f"--teacher {name}: name a folder or Hub id of a SentenceTransformer ({reason})") from None
+        raise TeacherError(
+            f"--{argument} {name}: name a folder or Hub id of a SentenceTransformer ({reason})"
+        ) from None
     encoder = getattr(model[0], "auto_model", None)  # static embeddings have none
     if isinstance(encoder, MPNetModel):
         set_attention(encoder, "sdpa")
