@@ -75,12 +75,13 @@ def evaluate(argv: list[str]) -> None:
 
 
 def compare(argv: list[str]) -> None:
-    if len(argv) != 2:
+    sides = [side.split(",") for side in argv]
+    if len(sides) != 2 or not all(map(all, sides)):
         raise EvaluationError(
-            "compare takes two results files, or two lists of seeds: python -m finmatryoshka.eval compare "
-            "A.json[,A14.json] B.json[,B14.json]"
+            f"compare {' '.join(argv)}: give two results files, or two lists of seeds without blanks: python -m "
+            "finmatryoshka.eval compare A.json[,A14.json] B.json[,B14.json]"
         )
-    for row in compare_results(*([load_results(path) for path in side.split(",")] for side in argv)):
+    for row in compare_results(*([load_results(path) for path in side] for side in sides)):
         print(
             f"{row['task']} at {row['dim']}: {row['a']:.4f} -> {row['b']:.4f}, difference {row['difference']:+.4f}, "
             f"95% [{row['low']:+.4f}, {row['high']:+.4f}], p = {row['p']:.4f}"

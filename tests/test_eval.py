@@ -121,6 +121,9 @@ def test_compare_reads_two_results_files(evaluated, trained_folders, finqa_files
         and beside not in b["models"]
     )
     assert cli.main(["compare", str(tmp_path / "none.json"), str(other / "results.json")]) == 2
+    capsys.readouterr()
+    assert cli.main(["compare", "a.json,", "b.json"]) == 2
+    assert "error: compare a.json, b.json: give two results files" in capsys.readouterr().err
 
 
 def test_a_strangers_model_evaluates_and_a_narrow_one_says_so(tiny_backbones, finqa_files, tmp_path, capsys):
