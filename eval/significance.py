@@ -1,4 +1,4 @@
-"""Are two results files really different? A paired bootstrap over queries."""
+"""Are two models, or two recipes over their seeds, really different? A paired bootstrap over queries."""
 
 import json
 
