@@ -78,10 +78,16 @@ def test_killed_run_resumes_to_the_same_bits(train_flags, tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
     assert not (tmp_path / "cut").exists()
-    # as if the next checkpoint had been cut off in mid-save
-    half = tmp_path / "cut.run" / "checkpoint-99"
-    shutil.copytree(last_complete_checkpoint(str(tmp_path / "cut.run")), half)
-    (half / "trainer_state.json").unlink()
+    # as if the next checkpoints had been cut off in mid-save: before the last file, and in the midst of it
+    complete = Path(last_complete_checkpoint(str(tmp_path / "cut.run")))
+    state = (complete / "trainer_state.json").read_text()
+    for name, written in (("checkpoint-98", None), ("checkpoint-99", ""), ("checkpoint-100", state[:-9])):
+        half = tmp_path / "cut.run" / name
+        shutil.copytree(complete, half)
+        (half / "trainer_state.json").unlink()
+        if written is not None:
+            (half / "trainer_state.json").write_text(written)
+    assert last_complete_checkpoint(str(tmp_path / "cut.run")) == str(complete)
     flags = train_flags(output_dir=tmp_path / "cut", resume_from_checkpoint="true", **common)
     assert train_st.main(flags) == 0
     assert_same_weights(tmp_path / "whole", tmp_path / "cut")

@@ -6,6 +6,7 @@ so every checkpoint holds them, a resumed run goes on with them and ``load_best_
 """
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -50,8 +51,8 @@ class RunFolder:
 
     def _remains(self) -> bool:
         """Whether a run, of however many stages, left work behind."""
-        finished, checkpoint = "stage-*/training.json", "checkpoint-*/trainer_state.json"
-        return any(any(self.path.glob(name)) for name in (finished, checkpoint, f"*.checkpoints/{checkpoint}"))
+        checkpoints = [*self.path.glob("checkpoint-*"), *self.path.glob("*.checkpoints/checkpoint-*")]
+        return any(self.path.glob("stage-*/training.json")) or any(map(is_complete, checkpoints))
 
     @contextmanager
     def held(self, resume: bool | str | None, replace: bool, keep: bool) -> Iterator[None]:
@@ -112,19 +113,25 @@ def _numbered(run_dir: Path) -> Iterator[tuple[int, Path]]:
 
 
 def last_complete_checkpoint(run_dir: str | os.PathLike) -> str | None:
-    """The newest checkpoint of ``run_dir`` that was written to its end, or None.
-
-    ``trainer_state.json`` is the last file that the trainer writes; a checkpoint without it was cut off in mid-save.
-    """
-    found = [item for item in _numbered(Path(run_dir)) if (item[1] / "trainer_state.json").is_file()]
+    """The newest checkpoint of ``run_dir`` that was written to its end, or None."""
+    found = [item for item in _numbered(Path(run_dir)) if is_complete(item[1])]
     return str(max(found)[1]) if found else None
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end: ``trainer_state.json`` is the last file that the trainer writes."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def sweep_incomplete(run_dir: str | os.PathLike) -> None:
     """Remove the checkpoints of ``run_dir`` and of the folders in it that were cut off in mid-save."""
     for folder in (Path(run_dir), *Path(run_dir).glob("*.checkpoints")):
         for _, path in _numbered(folder):
-            if not (path / "trainer_state.json").is_file():
+            if not is_complete(path):
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -9,6 +9,7 @@ from ..eval.models import load_model
 from .arguments import ArgumentError
 from .averaging import check_trained_folder
 from .backbone import check_backbone
+from .checkpoints import is_complete
 from .concepts import concept_names
 from .recipe import OPERATIONS, Stage
 from .teacher import load_teacher
@@ -109,7 +110,7 @@ def check_stages(stages: list[Stage]) -> None:
 def _check_checkpoint(path: str, stages: int) -> None:
     if stages > 1:
         raise ArgumentError("--resume_from_checkpoint: is true or false for a recipe with stages; each finds its own")
-    if not (Path(path) / "trainer_state.json").is_file():
+    if not is_complete(Path(path)):
         raise ArgumentError(
             f"--resume_from_checkpoint {path}: holds no complete checkpoint; pass true to find the last one"
         )
