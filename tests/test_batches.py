@@ -23,9 +23,9 @@ from finmatryoshka.training.arguments import DataArguments
 from finmatryoshka.training.backbone import as_sentence_transformer, load_finmatryoshka
 from finmatryoshka.training.batches import PageBatchSampler, PageCollator, chunks, right_pages
 from finmatryoshka.training.concepts import concept_rows
-from finmatryoshka.training.datasets import fact_rows, training_datasets, training_rows
+from finmatryoshka.training.datasets import fact_rows, page_collator, training_datasets, training_rows
 from finmatryoshka.training.losses import FinMatryoshkaLoss
-from finmatryoshka.training.teacher import teacher_vectors
+from finmatryoshka.training.teacher import start_vectors, teacher_vectors
 from finmatryoshka.training.trainer_arguments import FinTrainingArguments
 
 from conftest import DIMS
@@ -258,7 +258,8 @@ def test_a_step_never_waits_for_the_device(model, monkeypatch):
     columns, labels = collated(model, training_rows(EXAMPLES, SCALER, questions_per_page=8))
     for column in columns:
         column["teacher"] = torch.randn(len(column["input_ids"]), 5)
-    loss = FinMatryoshkaLoss(model, teacher_weight=0.5)
+        column["anchor"] = torch.randn(len(column["input_ids"]), DIMS[0])
+    loss = FinMatryoshkaLoss(model, teacher_weight=0.5, anchor_weight=0.5)
     monkeypatch.setattr(losses, "encode", lambda model, features: torch.ones(len(features["input_ids"]), DIMS[0]))
 
     def wait(tensor, *_):
@@ -295,6 +296,41 @@ def test_teachers_are_averaged_at_every_dimension_and_asked_once(model, tiny_bac
     cached = FinMatryoshkaLoss(model, mini_batch_size=2, **options)
     plain, again = (gradients(model, form, columns, None) for form in (FinMatryoshkaLoss(model, **options), cached))
     assert (plain - again).norm() / plain.norm() < 1e-5
+
+
+def test_an_anchor_measures_how_far_vectors_moved_from_their_start(model):
+    rows = training_rows(EXAMPLES, None, questions_per_page=8)
+    columns, _ = collated(model, rows, anchors={"page": start_vectors(model, [rows])})
+    texts = [question for question, _, _ in ASKED], list(PAGES.values())
+
+    def added() -> float:
+        free, held = (FinMatryoshkaLoss(model, anchor_weight=weight)(columns)["ranking_loss"] for weight in (0.0, 2.0))
+        return (held - free).item()
+
+    before = [model.encode(part, convert_to_tensor=True) for part in texts]
+    assert added() == pytest.approx(0, abs=1e-5)
+    with torch.no_grad():
+        model[2].linear.weight.add_(torch.randn_like(model[2].linear.weight), alpha=0.3)
+    after = [model.encode(part, convert_to_tensor=True) for part in texts]
+    far = sum((1 - F.cosine_similarity(a[:, :d], b[:, :d])).mean() for a, b in zip(after, before) for d in DIMS)
+    assert far > 0.01 and added() == pytest.approx(2 * far.item(), rel=2e-3)
+    cached = FinMatryoshkaLoss(model, mini_batch_size=2, anchor_weight=2.0)
+    plain, again = (
+        gradients(model, form, columns, None) for form in (FinMatryoshkaLoss(model, anchor_weight=2.0), cached)
+    )
+    assert (plain - again).norm() / plain.norm() < 1e-5
+
+
+def test_pages_and_passages_are_anchored_and_names_of_concepts_are_not(model, tmp_path):
+    pages = training_rows(EXAMPLES, None)
+    passages, concepts = (pages.rename_column("page", name) for name in ("passage", "synonym"))
+    args = FinTrainingArguments(output_dir=str(tmp_path), use_cpu=True, anchor_weight=1.0, teacher_weight=0.0)
+    collator = page_collator(model, args, [pages, passages, concepts], untouched="minilm")
+    assert collator.anchors.keys() == {"page", "passage"}
+    held = collator([passages[0], passages[1]])
+    own = model.encode(passages[0]["question"][0])
+    assert any(torch.allclose(row, torch.tensor(own), atol=2e-3) for row in held["question_anchor"])
+    assert "question_anchor" not in collator([concepts[0], concepts[1]])
 
 
 def test_static_embeddings_teach_too(tiny_backbones, tmp_path):

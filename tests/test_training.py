@@ -135,6 +135,7 @@ def test_all_of_the_recipes_parts_run_together(train_flags, tmp_path, finqa_file
         output_dir=tmp_path / "m", synthesize=pages, synthetic_pairs=12, fact_pairs=20, page_words=30,
         mini_batch_size=2, per_device_train_batch_size=4, max_steps=6, fresh_pairs=3, siblings=0.5, keep_tokens=0.7,
         strip_punctuation=True, teacher=tiny_backbones["bert"], teacher_weight=0.5,
+        anchor_weight=0.5,
     )  # fmt: skip
     names = tmp_path / "names.csv"
     names.write_text("words,display_name,concept,ambiguous\ncash on hand,cash at bank,Cash,0\n")

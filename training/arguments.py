@@ -172,6 +172,10 @@ class TrainingArguments:
         default=0.7, metadata={"help": "Share of the teachers' KL divergence in the ranking loss, 0 to 1."}
     )
     teacher_temperature: float = field(default=0.03, metadata={"help": "Of the softmax that the divergence compares."})
+    anchor_weight: float = field(
+        default=0.0,
+        metadata={"help": "Weight of how far the stage's vectors of questions and pages move away from its start's."},
+    )
     mini_batch_size: int | None = field(
         default=None, metadata={"help": "GradCache: texts per forward, for batches that do not fit in memory."}
     )

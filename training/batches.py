@@ -114,11 +114,12 @@ class PageCollator(SentenceTransformerDataCollator):
     Beside what sentence-transformers' collator gives, the first column has ``target`` (Q,), the place of each
     question's page in the second column, and ``right`` (Q, R), the numbers of all pages that answer it; the text
     columns have ``number`` (B,), the numbers of their pages; all have ``chunks``, a list of (begin, end, tokens); with
-    a teacher, the ranked ones have ``teacher`` (n, D), its vectors.
+    a teacher, the ranked ones have ``teacher`` (n, D), its vectors, and ``anchor``, those of the stage's start.
 
     Args:
         right_pages: By question, the ids of all pages that answer it (`right_pages`).
-        teachers: By the name of a dataset's second column, vectors of its ranked texts (training/teacher.py).
+        teachers, anchors: By the name of a dataset's second column, a teacher's or the start's vectors of its ranked
+            texts (training/teacher.py).
         tokens_per_forward: Padded tokens of a chunk; None or 0 puts a whole column into one.
         keep_tokens: Share of the tokens of pages that are read, drawn anew for each batch, at their own positions.
         first_position: The backbone's position of a text's first token.
@@ -126,6 +127,7 @@ class PageCollator(SentenceTransformerDataCollator):
 
     right_pages: dict[str, set[str]] = field(default_factory=dict, repr=False)
     teachers: dict[str, TeacherVectors] = field(default_factory=dict, repr=False)
+    anchors: dict[str, TeacherVectors] = field(default_factory=dict, repr=False)
     tokens_per_forward: int | None = None
     keep_tokens: float = 1.0
     first_position: int = 0
@@ -135,15 +137,16 @@ class PageCollator(SentenceTransformerDataCollator):
         label = next((name for name in self.valid_label_columns if name in features[0]), None)
         question, page, *others = [name for name in features[0] if name not in ABOUT and name != label]
         numeric = others.pop() if label else None
-        teacher = self.teachers.get(page)
+        known = {"teacher": self.teachers.get(page), "anchor": self.anchors.get(page)}
+        given = {whose: vectors for whose, vectors in known.items() if vectors}
 
         asked = [(text, place) for place, row in enumerate(features) for text in row[question]]
-        asked = [asked[i] for i in self._add(batch, question, [text for text, _ in asked], "query", teacher)]
-        places = self._add_pages(batch, page, features, "page_id", teacher)
+        asked = [asked[i] for i in self._add(batch, question, [text for text, _ in asked], "query", given)]
+        places = self._add_pages(batch, page, features, "page_id", given)
         batch[f"{question}_target"] = torch.tensor([places.index(place) for _, place in asked])
         batch[f"{question}_right"] = self._right([(text, features[place]["page_id"]) for text, place in asked])
         for name in others:
-            self._add_pages(batch, name, features, f"{name}_id", teacher)
+            self._add_pages(batch, name, features, f"{name}_id", given)
         if numeric and label:
             pairs = [pair for row in features for pair in zip(row[numeric], row[label])]
             pairs = [(text, z) for text, z in pairs if z == z] or [min(pairs, key=lambda pair: len(pair[0]))]
@@ -152,9 +155,9 @@ class PageCollator(SentenceTransformerDataCollator):
         return batch
 
     def _add(
-        self, batch: dict, column: str, texts: list[str], role: str = "", teacher: TeacherVectors | None = None
+        self, batch: dict, column: str, texts: list[str], role: str = "", given: dict[str, TeacherVectors] | None = None
     ) -> list[int]:
-        """Add a column's tokens, shortest text first, and what the teacher thinks of them; returns the order."""
+        """Add a column's tokens, shortest text first, and the ``given`` vectors of them; returns the order."""
         prompt = self._get_prompt_for_column(self._resolve_prompts(batch) or {}, column)
         tokens = self.preprocess_fn(texts, prompt=prompt, task=None)
         if column in THINNED and self.keep_tokens < 1:
@@ -163,8 +166,8 @@ class PageCollator(SentenceTransformerDataCollator):
         for name, value in tokens.items():
             batch[f"{column}_{name}"] = value[order] if torch.is_tensor(value) and value.ndim else value
         batch[f"{column}_chunks"] = chunks(lengths.tolist(), self.tokens_per_forward)
-        if teacher:
-            batch[f"{column}_teacher"] = teacher([texts[i] for i in order], role)
+        for whose, vectors in (given or {}).items():
+            batch[f"{column}_{whose}"] = vectors([texts[i] for i in order], role)
         return order.tolist()
 
     def _kept(self, tokens: dict[str, torch.Tensor], texts: list[str]) -> torch.Tensor:
@@ -177,10 +180,10 @@ class PageCollator(SentenceTransformerDataCollator):
         return kept & attended
 
     def _add_pages(
-        self, batch: dict, column: str, features: list[dict], identity: str, teacher: TeacherVectors | None
+        self, batch: dict, column: str, features: list[dict], identity: str, given: dict[str, TeacherVectors]
     ) -> list[int]:
         """Add a column of one text a row and the numbers of its pages; returns the order."""
-        order = self._add(batch, column, [row[column] for row in features], "document", teacher)
+        order = self._add(batch, column, [row[column] for row in features], "document", given)
         batch[f"{column}_number"] = torch.tensor([page_number(features[i][identity]) for i in order])
         return order
 

@@ -11,6 +11,8 @@ from datasets import Dataset
 from ..data.schema import DataError
 from ..eval.concepts import load_concepts
 
+# The column of a row's other name in the place of ``page``.
+SYNONYM = "synonym"
 _SMALL = set("a an and as at by for from in of on or other per the to with".split())
 
 
@@ -37,7 +39,7 @@ def concept_rows(file: str, count: str | int, seed: int) -> Dataset:
                 yield concept, *rng.sample(found, 2)
 
     rows = [
-        {"question": [name], "synonym": synonym, "page_id": concept, "company": ""}
+        {"question": [name], SYNONYM: synonym, "page_id": concept, "company": ""}
         for concept, name, synonym in islice(pairs(), int(count))
     ]
     return Dataset.from_list(rows)

@@ -21,10 +21,10 @@ from ..data.synthesis.transplant import SyntheticPair, is_set_aside, transplante
 from ..sentence_transformers_config.folder import finmatryoshka_of
 from .arguments import DataArguments
 from .batches import PageCollator, right_pages
-from .concepts import concept_rows
+from .concepts import SYNONYM, concept_rows
 from .hard_negatives import mined_negatives
 from .passages import PASSAGE, short_passages
-from .teacher import TeacherVectors, teacher_vectors
+from .teacher import TeacherVectors, start_vectors, teacher_vectors
 from .trainer_arguments import FinTrainingArguments
 
 
@@ -199,10 +199,11 @@ def training_datasets(
 def page_collator(
     model: SentenceTransformer, args: FinTrainingArguments, datasets: list[Dataset], untouched: str
 ) -> PageCollator:
-    """The collator of ``datasets``, with the vectors of who teaches them.
+    """The collator of ``datasets``, with the vectors of who teaches them and of ``model`` as it is now.
 
     Passages are taught by the ``passage_teacher`` of ``args`` or else the ``untouched`` encoder, all others by their
-    ``teacher``, if any.
+    ``teacher``, if any. With an ``anchor_weight`` all are held at what ``model`` makes of them, but names of concepts:
+    those are to move.
     """
     config = finmatryoshka_of(model).config
     teachers: dict[str, TeacherVectors] = {}
@@ -213,11 +214,16 @@ def page_collator(
                 if folders and taught:
                     vectors = teacher_vectors(folders, taught, Path(args.output_dir))
                     teachers |= {rows.column_names[1]: vectors for rows in taught}
+    anchors: dict[str, TeacherVectors] = {}
+    if args.anchor_weight:
+        anchored = [rows for rows in datasets if SYNONYM not in rows.column_names]
+        anchors = dict.fromkeys((rows.column_names[1] for rows in anchored), start_vectors(model, anchored))
     return PageCollator(
         model.preprocess,
         prompts=args.prompts,
         right_pages=right_pages(datasets),
         teachers=teachers,
+        anchors=anchors,
         tokens_per_forward=args.tokens_per_forward,
         keep_tokens=args.keep_tokens,
         first_position=first_position(config),

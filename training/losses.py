@@ -22,6 +22,12 @@ def cos_sim_fp32(a: Tensor, b: Tensor) -> Tensor:
         return util.cos_sim(a.float(), b.float())
 
 
+def mean_distance(vectors: Tensor, start: Tensor) -> Tensor:
+    """(n, d), (n, D) → the mean of 1 − cosine of each vector and the first d numbers of its ``start``, in fp32."""
+    with torch.autocast(vectors.device.type, enabled=False):
+        return 1 - F.cosine_similarity(vectors.float(), start[:, : vectors.shape[1]].float()).mean()
+
+
 def tokens_of(features: dict[str, Tensor]) -> dict[str, Tensor]:
     """What of a column's features the model reads."""
     return {name: features[name] for name in TOKENS if name in features}
@@ -42,13 +48,15 @@ class Answers(NamedTuple):
     """Which of a batch's C pages (mined negatives included) answer its Q questions.
 
     ``target`` (Q,) is the place of each question's own page, ``right`` (Q, R) the numbers of all that answer it and
-    ``numbers`` (C,) those of the batch's pages; ``teacher`` are a teacher's vectors of both, (Q, D) and (C, D).
+    ``numbers`` (C,) those of the batch's pages; ``teacher`` are a teacher's vectors of both, (Q, D) and (C, D), and
+    ``anchor`` those of the stage's start.
     """
 
     target: Tensor
     right: Tensor | None = None
     numbers: Tensor | None = None
     teacher: tuple[Tensor, Tensor] | None = None
+    anchor: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def of(cls, columns: list[dict[str, Tensor]]) -> "Answers":
@@ -56,16 +64,18 @@ class Answers(NamedTuple):
         questions, *pages = columns
         if "target" not in questions:
             return cls(torch.arange(len(questions["input_ids"]), device=questions["input_ids"].device))
-        teacher = None
-        if "teacher" in questions:
-            teacher = questions["teacher"], torch.cat([page["teacher"] for page in pages])
-        return cls(questions["target"], questions["right"], torch.cat([page["number"] for page in pages]), teacher)
+        teacher, anchor = (
+            (questions[whose], torch.cat([page[whose] for page in pages])) if whose in questions else None
+            for whose in ("teacher", "anchor")
+        )
+        numbers = torch.cat([page["number"] for page in pages])
+        return cls(questions["target"], questions["right"], numbers, teacher, anchor)
 
     def gathered(self, pages: int) -> "Answers":
         """The same among the pages of all processes, each of which has so many ``pages``."""
         teacher = self.teacher and (self.teacher[0], all_gather(self.teacher[1]))
         numbers = self.numbers if self.numbers is None else all_gather(self.numbers)
-        return Answers(self.target + get_rank() * pages, self.right, numbers, teacher)
+        return Answers(self.target + get_rank() * pages, self.right, numbers, teacher, self.anchor)
 
     def others(self) -> Tensor | None:
         """(Q, C): pages that answer a question as well as its own one does, or copies of that one; None: not known."""
@@ -78,7 +88,8 @@ class Answers(NamedTuple):
 class RankingLoss(nn.Module):
     """Cross entropy of each question's own page among the batch's; with a teacher, beside the KL divergence from it.
 
-    Other pages that answer a question are left out of its softmax.
+    Other pages that answer a question are left out of its softmax. With an anchor, the mean distance (1 − cosine) of
+    the questions' vectors from those that the stage started with, and of the pages', is added.
 
     Args:
         model: What encodes the columns.
@@ -86,6 +97,7 @@ class RankingLoss(nn.Module):
         gather_across_devices: Rank among the other processes' pages too.
         teacher_weight: Share of the KL divergence in the loss, 0 to 1, where the batch has a teacher's vectors.
         teacher_temperature: Both sides' similarities are divided by it before the softmax that the divergence compares.
+        anchor_weight: Weight of the two distances from the start, where the batch has its vectors.
     """
 
     def __init__(
@@ -95,6 +107,7 @@ class RankingLoss(nn.Module):
         gather_across_devices: bool = False,
         teacher_weight: float = 0.0,
         teacher_temperature: float = 0.03,
+        anchor_weight: float = 0.0,
     ):
         super().__init__()
         self.model = model
@@ -102,6 +115,7 @@ class RankingLoss(nn.Module):
         self.gather_across_devices = gather_across_devices
         self.teacher_weight = teacher_weight
         self.teacher_temperature = teacher_temperature
+        self.anchor_weight = anchor_weight
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
         columns = list(sentence_features)
@@ -110,6 +124,7 @@ class RankingLoss(nn.Module):
 
     def compare(self, questions: Tensor, pages: Tensor, answers: Answers) -> Tensor:
         """(Q, d), (C, d) → the mean over the questions."""
+        own = questions, pages
         if self.gather_across_devices:
             answers = answers.gathered(len(pages))
             pages = all_gather_with_grad(pages)
@@ -122,6 +137,8 @@ class RankingLoss(nn.Module):
             taught = self._log_softmax(cos_sim_fp32(*answers.teacher))
             divergence = F.kl_div(self._log_softmax(similarities), taught, log_target=True, reduction="batchmean")
             loss = (1 - self.teacher_weight) * loss + self.teacher_weight * divergence
+        if self.anchor_weight and answers.anchor:
+            loss = loss + self.anchor_weight * sum(map(mean_distance, own, answers.anchor))
         return loss
 
     def _log_softmax(self, similarities: Tensor) -> Tensor:
@@ -205,7 +222,7 @@ class FinMatryoshkaLoss(nn.Module):
         matryoshka_weights: One weight per dimension, largest dimension first; all 1 by default.
         mini_batch_size: With it, GradCache: batches of any size in the memory of so many texts.
         gather_across_devices: Use the other processes' pages as negatives too.
-        teacher_weight, teacher_temperature: See `RankingLoss`.
+        teacher_weight, teacher_temperature, anchor_weight: See `RankingLoss`.
 
     Inputs, as `PageCollator` gives them or plain (then page i answers question i alone):
         +----------------------------------------------------------+-----------------------------------+
@@ -232,6 +249,7 @@ class FinMatryoshkaLoss(nn.Module):
         huber_delta: float = 1.0,
         teacher_weight: float = 0.0,
         teacher_temperature: float = 0.03,
+        anchor_weight: float = 0.0,
     ):
         super().__init__()
         self.model = model
@@ -243,6 +261,7 @@ class FinMatryoshkaLoss(nn.Module):
             "gather_across_devices": gather_across_devices,
             "teacher_weight": teacher_weight,
             "teacher_temperature": teacher_temperature,
+            "anchor_weight": anchor_weight,
         }
         ranking: RankingLoss
         if mini_batch_size:

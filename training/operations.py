@@ -95,6 +95,7 @@ def make_trainer(
         model, args.temperature, args.numeric_weight, args.matryoshka_weights, args.mini_batch_size,
         gather_across_devices=args.world_size > 1,
         teacher_weight=args.teacher_weight, teacher_temperature=args.teacher_temperature,
+        anchor_weight=args.anchor_weight,
     )  # fmt: skip
     return SentenceTransformerTrainer(
         model=model,

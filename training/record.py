@@ -18,7 +18,7 @@ _TRAINING = (
     "learning_rate", "numeric_learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps",
     "num_train_epochs", "max_steps", "warmup_steps", "weight_decay", "lr_scheduler_type", "temperature",
     "numeric_weight", "matryoshka_weights", "mini_batch_size", "siblings", "keep_tokens",
-    "teacher", "passage_teacher", "teacher_weight", "teacher_temperature", "precision", "seed",
+    "teacher", "passage_teacher", "teacher_weight", "teacher_temperature", "anchor_weight", "precision", "seed",
 )  # fmt: skip
 
 
