@@ -1,4 +1,5 @@
-"""How well the numeric heads answer, at every dimension, beside the best constants and ridge on frozen base embeddings.
+"""How well the numeric heads answer, at every dimension, beside the best constants and two ridge regressions: on the
+question's words and on frozen base embeddings.
 
 Huber in z units (signed log, standardised on the training answers), everything else in the answers' own unit.
 """
@@ -10,7 +11,9 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.stats import spearmanr
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
 
 from ..data.numbers import SignedLogScaler
 from ..data.schema import Example
@@ -19,6 +22,7 @@ from .encoding import encode_to_array
 HUBER_DELTA = 1.0
 # Constants that are tried for a metric: so many quantiles of the training answers, and zero.
 CANDIDATES = 500
+ALPHAS = np.logspace(-2, 3, 11)
 
 
 def huber(z: np.ndarray, target: np.ndarray, delta: float = HUBER_DELTA) -> float:
@@ -160,8 +164,10 @@ def evaluate_numbers(
     """By task of ``evaluation``: figures by system and dimension of ``n`` answers, ``seen`` of them in training.
 
     ``heads`` of ``model``; ``constant``, for each metric the best constant of the training answers by that metric
-    (``constants`` has them); and, with a ``base`` SentenceTransformer, ``ridge`` regression on its frozen truncated
-    embeddings (alpha by cross-validation). A task without answers is left out.
+    (``constants`` has them); ``words``, ridge regression on the words and word pairs of the questions (TF-IDF): what
+    can be guessed without the evidence, under dimension 0; and, with a ``base`` SentenceTransformer, ``ridge``
+    regression on its frozen truncated embeddings. Alphas are chosen by cross-validation. A task without answers is left
+    out.
 
     Args:
         train: What constants and ridge are fitted on.
@@ -170,20 +176,25 @@ def evaluate_numbers(
     """
     known = labelled(train)
     train_numbers = np.array([example.number for example in known])
+    targets = scaler.transform(train_numbers)
+    words = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), RidgeCV(alphas=ALPHAS))
+    words.fit([example.question for example in known], targets)
     if base is not None:
         inputs = encode_to_array(base, base.encode, [example.numeric_text for example in known], precision)
-        targets = scaler.transform(train_numbers)
     results: dict[str, dict] = {}
     for task, examples in evaluation.items():
         numbers = np.array([example.number for example in labelled(examples)])
         if not len(numbers):
             continue
         texts = [example.numeric_text for example in labelled(examples)]
-        predicted = {"heads": predict_z(model, texts, precision)}
+        predicted = {
+            "heads": predict_z(model, texts, precision),
+            "words": {0: words.predict([example.question for example in labelled(examples)])},
+        }
         if base is not None:
             queries = encode_to_array(base, base.encode, texts, precision)
             predicted["ridge"] = {
-                dim: RidgeCV(alphas=np.logspace(-2, 3, 11)).fit(inputs[:, :dim], targets).predict(queries[:, :dim])
+                dim: RidgeCV(alphas=ALPHAS).fit(inputs[:, :dim], targets).predict(queries[:, :dim])
                 for dim in predicted["heads"]
             }
         scores, constants = constant_scores(train_numbers, numbers, scaler)

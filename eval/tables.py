@@ -166,9 +166,10 @@ def numbers_table(title: str, task: str, part: dict) -> Table:
     """One task of `eval.numeric.evaluate_numbers`, the best constant of each metric in the first row."""
     columns = [name for name in METRICS if name in part["constant"]]
     rows = [["best constant of each metric", "–", *(f"{part['constant'][column]:.4f}" for column in columns)]]
-    for system in ("ridge", "heads"):
+    systems = {"words": "ridge on the question's words", "ridge": "ridge on frozen embeddings", "heads": "heads"}
+    for system, called in systems.items():
         for dim, scores in part.get(system, {}).items():
-            rows.append([system, str(dim), *(f"{scores[column]:.4f}" for column in columns)])
+            rows.append([called, str(dim) if int(dim) else "–", *(f"{scores[column]:.4f}" for column in columns)])
     return Table(
         f"{title} {answers_title(part['n'], part.get('seen', 0))} of {task} (Huber in z units)",
         ["predictor", "dim", *(METRICS[column].title for column in columns)],

@@ -67,7 +67,7 @@ def test_one_command_writes_results_tables_and_pictures(evaluated, trained_folde
         and results["versions"]["torch"]
     )
     (numbers,) = results["numbers"][name].values()
-    assert set(numbers) == {"constant", "constants", "heads", "ridge", "n", "seen"} and numbers["seen"] == 0
+    assert set(numbers) == {"constant", "constants", "heads", "words", "ridge", "n", "seen"} and numbers["seen"] == 0
     assert set(numbers["heads"]) == {"32", "16", "8"}
     assert set(results["facts"][name]["8"]) == {"recall@3", "recall@5", "chance@3", "chance@5"}
     assert len(results["cost"][name]) == 15 and "isotropy" in results["quality"][name]["8"]

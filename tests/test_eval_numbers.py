@@ -1,16 +1,21 @@
 """eval/: figures about numbers and concepts against values worked out by hand, and what the best constants score."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import evaluate as hf_evaluate
 import numpy as np
 import pytest
 import torch
 
 from finmatryoshka.data.numbers import SignedLogScaler
+from finmatryoshka.data.schema import Example, Page
 from finmatryoshka.eval.concepts import CLASSES, concept_scores, load_concepts
 from finmatryoshka.eval.numeric import (
     METRICS,
     best_constant,
     constant_scores,
+    evaluate_numbers,
     huber,
     lost_to_constants,
     magnitude_accuracy,
@@ -19,7 +24,7 @@ from finmatryoshka.eval.numeric import (
     sign_accuracy,
     spearman,
 )
-from finmatryoshka.eval.tables import lost_note
+from finmatryoshka.eval.tables import lost_note, numbers_table
 
 from conftest import ROOT
 
@@ -89,6 +94,34 @@ def test_each_metric_has_its_own_constant_chosen_on_the_training_answers_alone()
     assert scores["huber"] == pytest.approx(
         huber(np.full(4, SCALER.transform(constants["huber"])), SCALER.transform(evaluation))
     )
+
+
+class Silent:
+    """Answers z = 0 to everything."""
+
+    matryoshka_dims = [8]
+
+    def encode_batches(self, texts, prompt_name, precision):
+        yield list(range(len(texts))), SimpleNamespace(numeric={8: torch.zeros(len(texts))})
+
+
+def test_the_words_of_a_question_alone_are_a_baseline():
+    """What can be guessed from them is no reading of the evidence, so that a head is worth what it has above it."""
+
+    def asked(thing: str, number: float, fact: str) -> list[Example]:
+        return [
+            Example(f"what {thing} of {name} in 20{i}?", Page("p", ""), fact, number + i / 100)
+            for i, name in enumerate(("sales", "leases", "goodwill", "cash", "notes", "land"), 10)
+        ]
+
+    train = asked("was the percentage change", 0.1, "a") + asked("was the amount", 5000.0, "b")
+    scaler = SignedLogScaler.fit([example.number for example in train])
+    evaluation = {"same": train[1::2], "other facts": [replace(e, fact="no such thing") for e in train[1::2]]}
+    same, other = (evaluate_numbers(Silent(), train, evaluation, scaler)[task] for task in evaluation)
+    assert same["words"] == other["words"] and same["words"].keys() == {0}
+    assert same["words"][0]["huber"] < 0.1 * same["constant"]["huber"]
+    rows = numbers_table("Numbers:", "a task", same).rows
+    assert [row[:2] for row in rows[1:]] == [["ridge on the question's words", "–"], ["heads", "8"]]
 
 
 def test_every_figure_that_loses_to_its_constant_is_named():
