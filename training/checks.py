@@ -79,6 +79,9 @@ def check_stages(stages: list[Stage]) -> None:
     """
     for stage in stages:
         check_values(stage)
+    trained = [stage for stage in stages if stage.operation == "train"]
+    if any(s.training.passage_teacher for s in trained) and not any(s.data.passage_pairs for s in trained):
+        raise ArgumentError("--passage_teacher: there is nothing to teach; say how many --passage_pairs")
     last = stages[-1]
     args = last.training
     check_output(args.output_dir, replace=bool(args.overwrite or args.resume_from_checkpoint))
