@@ -321,16 +321,18 @@ def test_an_anchor_measures_how_far_vectors_moved_from_their_start(model):
     assert (plain - again).norm() / plain.norm() < 1e-5
 
 
-def test_pages_and_passages_are_anchored_and_names_of_concepts_are_not(model, tmp_path):
+def test_pages_and_passages_are_taught_and_anchored_and_names_of_concepts_are_not(model, tiny_backbones, tmp_path):
     pages = training_rows(EXAMPLES, None)
     passages, concepts = (pages.rename_column("page", name) for name in ("passage", "synonym"))
-    args = FinTrainingArguments(output_dir=str(tmp_path), use_cpu=True, anchor_weight=1.0, teacher_weight=0.0)
-    collator = page_collator(model, args, [pages, passages, concepts], untouched="minilm")
-    assert collator.anchors.keys() == {"page", "passage"}
+    teacher = tiny_backbones["bert"]
+    args = FinTrainingArguments(output_dir=str(tmp_path / "m"), use_cpu=True, anchor_weight=1.0, teacher=[teacher])
+    collator = page_collator(model, args, [pages, passages, concepts], untouched=teacher)
+    assert collator.anchors.keys() == collator.teachers.keys() == {"page", "passage"}
     held = collator([passages[0], passages[1]])
     own = model.encode(passages[0]["question"][0])
     assert any(torch.allclose(row, torch.tensor(own), atol=2e-3) for row in held["question_anchor"])
-    assert "question_anchor" not in collator([concepts[0], concepts[1]])
+    free = collator([concepts[0], concepts[1]])
+    assert "question_teacher" in held and not {"question_anchor", "question_teacher"} & free.keys()
 
 
 def test_static_embeddings_teach_too(tiny_backbones, tmp_path):

@@ -202,22 +202,22 @@ def page_collator(
     """The collator of ``datasets``, with the vectors of who teaches them and of ``model`` as it is now.
 
     Passages are taught by the ``passage_teacher`` of ``args`` or else the ``untouched`` encoder, all others by their
-    ``teacher``, if any. With an ``anchor_weight`` all are held at what ``model`` makes of them, but names of concepts:
-    those are to move.
+    ``teacher``, if any. With an ``anchor_weight`` all are held at what ``model`` makes of them. Names of concepts are
+    neither taught nor held: what they are to learn, the table of concepts says.
     """
     config = finmatryoshka_of(model).config
     teachers: dict[str, TeacherVectors] = {}
+    texts = [rows for rows in datasets if SYNONYM not in rows.column_names]
     if args.teacher_weight:
         with args.main_process_first(local=False, desc="teacher"):
             for folders, reminded in ((args.teacher or [], False), (args.passage_teacher or [untouched], True)):
-                taught = [rows for rows in datasets if (PASSAGE in rows.column_names) == reminded]
+                taught = [rows for rows in texts if (PASSAGE in rows.column_names) == reminded]
                 if folders and taught:
                     vectors = teacher_vectors(folders, taught, Path(args.output_dir))
                     teachers |= {rows.column_names[1]: vectors for rows in taught}
     anchors: dict[str, TeacherVectors] = {}
     if args.anchor_weight:
-        anchored = [rows for rows in datasets if SYNONYM not in rows.column_names]
-        anchors = dict.fromkeys((rows.column_names[1] for rows in anchored), start_vectors(model, anchored))
+        anchors = dict.fromkeys((rows.column_names[1] for rows in texts), start_vectors(model, texts))
     return PageCollator(
         model.preprocess,
         prompts=args.prompts,
