@@ -25,7 +25,7 @@ from finmatryoshka.training.batches import PageBatchSampler, PageCollator, chunk
 from finmatryoshka.training.concepts import concept_rows
 from finmatryoshka.training.datasets import fact_rows, page_collator, training_datasets, training_rows
 from finmatryoshka.training.losses import FinMatryoshkaLoss
-from finmatryoshka.training.teacher import start_vectors, teacher_vectors
+from finmatryoshka.training.teacher import teacher_vectors
 from finmatryoshka.training.trainer_arguments import FinTrainingArguments
 
 from conftest import DIMS
@@ -300,24 +300,22 @@ def test_teachers_are_averaged_at_every_dimension_and_asked_once(model, tiny_bac
 
 def test_an_anchor_measures_how_far_vectors_moved_from_their_start(model):
     rows = training_rows(EXAMPLES, None, questions_per_page=8)
-    columns, _ = collated(model, rows, anchors={"page": start_vectors(model, [rows])})
+    columns, _ = collated(model, rows, held={"page"})
+    free, *forms = (
+        FinMatryoshkaLoss(model, **options)
+        for options in ({}, {"anchor_weight": 0.25}, {"anchor_weight": 0.25, "mini_batch_size": 2})
+    )
     texts = [question for question, _, _ in ASKED], list(PAGES.values())
-
-    def added() -> float:
-        free, held = (FinMatryoshkaLoss(model, anchor_weight=weight)(columns)["ranking_loss"] for weight in (0.0, 2.0))
-        return (held - free).item()
-
     before = [model.encode(part, convert_to_tensor=True) for part in texts]
-    assert added() == pytest.approx(0, abs=1e-5)
+    assert forms[0](columns)["ranking_loss"].item() == pytest.approx(0.75 * free(columns)["ranking_loss"].item())
+    assert not any("_start" in name for name, _ in forms[0].named_parameters())
     with torch.no_grad():
         model[2].linear.weight.add_(torch.randn_like(model[2].linear.weight), alpha=0.3)
     after = [model.encode(part, convert_to_tensor=True) for part in texts]
     far = sum((1 - F.cosine_similarity(a[:, :d], b[:, :d])).mean() for a, b in zip(after, before) for d in DIMS)
-    assert far > 0.01 and added() == pytest.approx(2 * far.item(), rel=2e-3)
-    cached = FinMatryoshkaLoss(model, mini_batch_size=2, anchor_weight=2.0)
-    plain, again = (
-        gradients(model, form, columns, None) for form in (FinMatryoshkaLoss(model, anchor_weight=2.0), cached)
-    )
+    moved = forms[0](columns)["ranking_loss"] - 0.75 * free(columns)["ranking_loss"]
+    assert far > 0.01 and moved.item() == pytest.approx(0.25 * far.item(), rel=1e-3)
+    plain, again = (gradients(model, form, columns, None) for form in forms)
     assert (plain - again).norm() / plain.norm() < 1e-5
 
 
@@ -325,14 +323,12 @@ def test_pages_and_passages_are_taught_and_anchored_and_names_of_concepts_are_no
     pages = training_rows(EXAMPLES, None)
     passages, concepts = (pages.rename_column("page", name) for name in ("passage", "synonym"))
     teacher = tiny_backbones["bert"]
-    args = FinTrainingArguments(output_dir=str(tmp_path / "m"), use_cpu=True, anchor_weight=1.0, teacher=[teacher])
+    args = FinTrainingArguments(output_dir=str(tmp_path / "m"), use_cpu=True, anchor_weight=0.5, teacher=[teacher])
     collator = page_collator(model, args, [pages, passages, concepts], untouched=teacher)
-    assert collator.anchors.keys() == collator.teachers.keys() == {"page", "passage"}
-    held = collator([passages[0], passages[1]])
-    own = model.encode(passages[0]["question"][0])
-    assert any(torch.allclose(row, torch.tensor(own), atol=2e-3) for row in held["question_anchor"])
-    free = collator([concepts[0], concepts[1]])
-    assert "question_teacher" in held and not {"question_anchor", "question_teacher"} & free.keys()
+    assert collator.held == collator.teachers.keys() == {"page", "passage"}
+    marks = {f"{column}_{mark}" for column in ("question", "passage") for mark in ("held", "teacher")}
+    assert marks <= collator([passages[0], passages[1]]).keys()
+    assert not {"question_held", "question_teacher", "synonym_held"} & collator([concepts[0], concepts[1]]).keys()
 
 
 def test_static_embeddings_teach_too(tiny_backbones, tmp_path):

@@ -312,7 +312,7 @@ BAD = [
     ({"operation": "refit"}, "no model trained here at dimensions 32, 16, 8"),
     ({"passage_pairs": 4}, "--passage_pairs: there is nothing to take passages from; name filing pages"),
     ({"passage_teacher": "minilm"}, "--passage_teacher: there is nothing to teach; say how many --passage_pairs"),
-    ({"anchor_weight": -1}, "--anchor_weight -1.0: must be 0 or more"),
+    ({"anchor_weight": 2}, "--anchor_weight 2.0: must be from 0 to 1"),
     ({"operation": "merge"}, "--operation merge: must be train, average or refit"),
     ({"average_with": "minilm"}, "--average_with: is no argument any more; give `operation: average` with `folders`"),
     ({"temprature": 1}, "--temprature: no such argument; did you mean temperature?"),

@@ -174,7 +174,10 @@ class TrainingArguments:
     teacher_temperature: float = field(default=0.03, metadata={"help": "Of the softmax that the divergence compares."})
     anchor_weight: float = field(
         default=0.0,
-        metadata={"help": "Weight of how far the stage's vectors of questions and pages move away from its start's."},
+        metadata={
+            "help": "Share of the distance from the stage's start in the ranking loss, 0 to 1: so firmly its vectors "
+            "of questions and pages stay where they are."
+        },
     )
     mini_batch_size: int | None = field(
         default=None, metadata={"help": "GradCache: texts per forward, for batches that do not fit in memory."}

@@ -6,7 +6,7 @@ A row is a page with its questions (training/datasets.py), so a batch of B rows 
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,12 +114,12 @@ class PageCollator(SentenceTransformerDataCollator):
     Beside what sentence-transformers' collator gives, the first column has ``target`` (Q,), the place of each
     question's page in the second column, and ``right`` (Q, R), the numbers of all pages that answer it; the text
     columns have ``number`` (B,), the numbers of their pages; all have ``chunks``, a list of (begin, end, tokens); with
-    a teacher, the ranked ones have ``teacher`` (n, D), its vectors, and ``anchor``, those of the stage's start.
+    a teacher, the ranked ones have ``teacher`` (n, D), its vectors; those that an anchor holds are marked as ``held``.
 
     Args:
         right_pages: By question, the ids of all pages that answer it (`right_pages`).
-        teachers, anchors: By the name of a dataset's second column, a teacher's or the start's vectors of its ranked
-            texts (training/teacher.py).
+        teachers: By the name of a dataset's second column, vectors of its ranked texts (training/teacher.py).
+        held: Names of second columns whose datasets an anchor holds.
         tokens_per_forward: Padded tokens of a chunk; None or 0 puts a whole column into one.
         keep_tokens: Share of the tokens of pages that are read, drawn anew for each batch, at their own positions.
         first_position: The backbone's position of a text's first token.
@@ -127,7 +127,7 @@ class PageCollator(SentenceTransformerDataCollator):
 
     right_pages: dict[str, set[str]] = field(default_factory=dict, repr=False)
     teachers: dict[str, TeacherVectors] = field(default_factory=dict, repr=False)
-    anchors: dict[str, TeacherVectors] = field(default_factory=dict, repr=False)
+    held: Collection[str] = ()
     tokens_per_forward: int | None = None
     keep_tokens: float = 1.0
     first_position: int = 0
@@ -137,16 +137,17 @@ class PageCollator(SentenceTransformerDataCollator):
         label = next((name for name in self.valid_label_columns if name in features[0]), None)
         question, page, *others = [name for name in features[0] if name not in ABOUT and name != label]
         numeric = others.pop() if label else None
-        known = {"teacher": self.teachers.get(page), "anchor": self.anchors.get(page)}
-        given = {whose: vectors for whose, vectors in known.items() if vectors}
+        teacher = self.teachers.get(page)
 
         asked = [(text, place) for place, row in enumerate(features) for text in row[question]]
-        asked = [asked[i] for i in self._add(batch, question, [text for text, _ in asked], "query", given)]
-        places = self._add_pages(batch, page, features, "page_id", given)
+        asked = [asked[i] for i in self._add(batch, question, [text for text, _ in asked], "query", teacher)]
+        places = self._add_pages(batch, page, features, "page_id", teacher)
         batch[f"{question}_target"] = torch.tensor([places.index(place) for _, place in asked])
         batch[f"{question}_right"] = self._right([(text, features[place]["page_id"]) for text, place in asked])
         for name in others:
-            self._add_pages(batch, name, features, f"{name}_id", given)
+            self._add_pages(batch, name, features, f"{name}_id", teacher)
+        if page in self.held:
+            batch |= {f"{name}_held": True for name in (question, page, *others)}
         if numeric and label:
             pairs = [pair for row in features for pair in zip(row[numeric], row[label])]
             pairs = [(text, z) for text, z in pairs if z == z] or [min(pairs, key=lambda pair: len(pair[0]))]
@@ -155,9 +156,9 @@ class PageCollator(SentenceTransformerDataCollator):
         return batch
 
     def _add(
-        self, batch: dict, column: str, texts: list[str], role: str = "", given: dict[str, TeacherVectors] | None = None
+        self, batch: dict, column: str, texts: list[str], role: str = "", teacher: TeacherVectors | None = None
     ) -> list[int]:
-        """Add a column's tokens, shortest text first, and the ``given`` vectors of them; returns the order."""
+        """Add a column's tokens, shortest text first, and what the teacher thinks of them; returns the order."""
         prompt = self._get_prompt_for_column(self._resolve_prompts(batch) or {}, column)
         tokens = self.preprocess_fn(texts, prompt=prompt, task=None)
         if column in THINNED and self.keep_tokens < 1:
@@ -166,8 +167,8 @@ class PageCollator(SentenceTransformerDataCollator):
         for name, value in tokens.items():
             batch[f"{column}_{name}"] = value[order] if torch.is_tensor(value) and value.ndim else value
         batch[f"{column}_chunks"] = chunks(lengths.tolist(), self.tokens_per_forward)
-        for whose, vectors in (given or {}).items():
-            batch[f"{column}_{whose}"] = vectors([texts[i] for i in order], role)
+        if teacher:
+            batch[f"{column}_teacher"] = teacher([texts[i] for i in order], role)
         return order.tolist()
 
     def _kept(self, tokens: dict[str, torch.Tensor], texts: list[str]) -> torch.Tensor:
@@ -180,10 +181,10 @@ class PageCollator(SentenceTransformerDataCollator):
         return kept & attended
 
     def _add_pages(
-        self, batch: dict, column: str, features: list[dict], identity: str, given: dict[str, TeacherVectors]
+        self, batch: dict, column: str, features: list[dict], identity: str, teacher: TeacherVectors | None
     ) -> list[int]:
         """Add a column of one text a row and the numbers of its pages; returns the order."""
-        order = self._add(batch, column, [row[column] for row in features], "document", given)
+        order = self._add(batch, column, [row[column] for row in features], "document", teacher)
         batch[f"{column}_number"] = torch.tensor([page_number(features[i][identity]) for i in order])
         return order
 

@@ -60,7 +60,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "keep_tokens": (lambda v: 0 < v <= 1, "above 0, at most 1"),
     "teacher_weight": (_share, "from 0 to 1"),
     "teacher_temperature": (lambda v: 0 < v < math.inf, "above 0"),
-    "anchor_weight": (_from(0), "0 or more"),
+    "anchor_weight": (_share, "from 0 to 1"),
     "seed": (lambda v: 0 <= v < 2**32, "from 0 to 4294967295"),
     "base_share": (_share, "from 0 to 1"),
     "operation": (lambda v: v in OPERATIONS, "train, average or refit"),

@@ -24,7 +24,7 @@ from .batches import PageCollator, right_pages
 from .concepts import SYNONYM, concept_rows
 from .hard_negatives import mined_negatives
 from .passages import PASSAGE, short_passages
-from .teacher import TeacherVectors, start_vectors, teacher_vectors
+from .teacher import TeacherVectors, teacher_vectors
 from .trainer_arguments import FinTrainingArguments
 
 
@@ -199,31 +199,28 @@ def training_datasets(
 def page_collator(
     model: SentenceTransformer, args: FinTrainingArguments, datasets: list[Dataset], untouched: str
 ) -> PageCollator:
-    """The collator of ``datasets``, with the vectors of who teaches them and of ``model`` as it is now.
+    """The collator of ``datasets``, with the vectors of who teaches them.
 
     Passages are taught by the ``passage_teacher`` of ``args`` or else the ``untouched`` encoder, all others by their
-    ``teacher``, if any. With an ``anchor_weight`` all are held at what ``model`` makes of them. Names of concepts are
-    neither taught nor held: what they are to learn, the table of concepts says.
+    ``teacher``, if any. Names of concepts are neither taught nor held by an anchor: what they are to learn, their table
+    says.
     """
     config = finmatryoshka_of(model).config
     teachers: dict[str, TeacherVectors] = {}
     texts = [rows for rows in datasets if SYNONYM not in rows.column_names]
-    if args.teacher_weight:
+    if args.teacher_weight and args.anchor_weight < 1:
         with args.main_process_first(local=False, desc="teacher"):
             for folders, reminded in ((args.teacher or [], False), (args.passage_teacher or [untouched], True)):
                 taught = [rows for rows in texts if (PASSAGE in rows.column_names) == reminded]
                 if folders and taught:
                     vectors = teacher_vectors(folders, taught, Path(args.output_dir))
                     teachers |= {rows.column_names[1]: vectors for rows in taught}
-    anchors: dict[str, TeacherVectors] = {}
-    if args.anchor_weight:
-        anchors = dict.fromkeys((rows.column_names[1] for rows in texts), start_vectors(model, texts))
     return PageCollator(
         model.preprocess,
         prompts=args.prompts,
         right_pages=right_pages(datasets),
         teachers=teachers,
-        anchors=anchors,
+        held={rows.column_names[1] for rows in texts},
         tokens_per_forward=args.tokens_per_forward,
         keep_tokens=args.keep_tokens,
         first_position=first_position(config),

@@ -1,5 +1,6 @@
 """The training loss: each question ranks the batch's pages at every Matryoshka dimension; numbers by a Huber loss."""
 
+import copy
 from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
@@ -88,8 +89,8 @@ class Answers(NamedTuple):
 class RankingLoss(nn.Module):
     """Cross entropy of each question's own page among the batch's; with a teacher, beside the KL divergence from it.
 
-    Other pages that answer a question are left out of its softmax. With an anchor, the mean distance (1 − cosine) of
-    the questions' vectors from those that the stage started with, and of the pages', is added.
+    Other pages that answer a question are left out of its softmax. With an anchor, beside both the mean distance
+    (1 − cosine) of the questions' vectors from those that the stage's start gives them, and of the pages'.
 
     Args:
         model: What encodes the columns.
@@ -97,7 +98,7 @@ class RankingLoss(nn.Module):
         gather_across_devices: Rank among the other processes' pages too.
         teacher_weight: Share of the KL divergence in the loss, 0 to 1, where the batch has a teacher's vectors.
         teacher_temperature: Both sides' similarities are divided by it before the softmax that the divergence compares.
-        anchor_weight: Weight of the two distances from the start, where the batch has its vectors.
+        anchor_weight: Share of the two distances in the loss, 0 to 1, where the batch has the start's vectors.
     """
 
     def __init__(
@@ -138,7 +139,8 @@ class RankingLoss(nn.Module):
             divergence = F.kl_div(self._log_softmax(similarities), taught, log_target=True, reduction="batchmean")
             loss = (1 - self.teacher_weight) * loss + self.teacher_weight * divergence
         if self.anchor_weight and answers.anchor:
-            loss = loss + self.anchor_weight * sum(map(mean_distance, own, answers.anchor))
+            moved = sum(map(mean_distance, own, answers.anchor))
+            loss = (1 - self.anchor_weight) * loss + self.anchor_weight * moved
         return loss
 
     def _log_softmax(self, similarities: Tensor) -> Tensor:
@@ -178,6 +180,12 @@ class CachedRankingLoss(CachedLossMixin, RankingLoss):
             loss.backward()
             loss = loss.detach()
         return loss
+
+
+@torch.no_grad()
+def _anchored(start: SentenceTransformer, column: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A column with ``start``'s vectors of its texts."""
+    return column | {"anchor": encode(start.to(column["input_ids"].device), column)}
 
 
 class NumericLoss(nn.Module):
@@ -222,7 +230,9 @@ class FinMatryoshkaLoss(nn.Module):
         matryoshka_weights: One weight per dimension, largest dimension first; all 1 by default.
         mini_batch_size: With it, GradCache: batches of any size in the memory of so many texts.
         gather_across_devices: Use the other processes' pages as negatives too.
-        teacher_weight, teacher_temperature, anchor_weight: See `RankingLoss`.
+        teacher_weight, teacher_temperature: See `RankingLoss`.
+        anchor_weight: Likewise; above 0, a frozen copy of the ``model`` as it is now reads what a batch calls ``held``,
+            token for token the same.
 
     Inputs, as `PageCollator` gives them or plain (then page i answers question i alone):
         +----------------------------------------------------------+-----------------------------------+
@@ -268,6 +278,8 @@ class FinMatryoshkaLoss(nn.Module):
             ranking = CachedRankingLoss(model, mini_batch_size, **options)
         else:
             ranking = RankingLoss(model, **options)
+        # In a tuple, so that it is no part of what is trained, saved or sent to other processes.
+        self._start = (copy.deepcopy(model).requires_grad_(False).eval(),) if anchor_weight else ()
         dims = finmatryoshka_of(model).matryoshka_dims
         self.matryoshka = MatryoshkaLoss(model, ranking, dims, matryoshka_weights)
         self.numeric = NumericLoss(model, huber_delta)
@@ -276,6 +288,8 @@ class FinMatryoshkaLoss(nn.Module):
         self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
         columns = list(sentence_features)
+        for start in self._start:
+            columns = [_anchored(start, column) if column.get("held") else column for column in columns]
         if labels is None:
             return {"ranking_loss": self.matryoshka(columns, None)}
         *columns, numeric = columns

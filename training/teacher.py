@@ -54,7 +54,14 @@ def teacher_vectors(folders: list[str], datasets: Iterable[Dataset], cache: Path
     Raises:
         BackboneError, TeacherError: As `load_teacher`.
     """
-    folders, texts = [encoder_folder(folder) for folder in folders], _ranked_texts(datasets)
+    folders = [encoder_folder(folder) for folder in folders]
+    found: dict[str, dict[str, None]] = {"query": {}, "document": {}}
+    for dataset in datasets:
+        question, page, *others = dataset.column_names
+        found["query"] |= dict.fromkeys(text for row in dataset[question] for text in row)
+        for column in [page, *[name for name in others if f"{name}_id" in others]]:
+            found["document"] |= dict.fromkeys(dataset[column])
+    texts = {role: list(distinct) for role, distinct in found.items()}
     digest = hashlib.sha256(repr([*map(_identity, folders), texts]).encode()).hexdigest()[:16]
     file = Path(cache) / f"teacher-{digest}.npy"
     if not file.is_file():
@@ -64,23 +71,6 @@ def teacher_vectors(folders: list[str], datasets: Iterable[Dataset], cache: Path
         np.save(unfinished, vectors.astype(np.float16))
         os.replace(unfinished, file)
     return TeacherVectors(texts, np.load(file, mmap_mode="r"))
-
-
-def start_vectors(model: SentenceTransformer, datasets: Iterable[Dataset]) -> TeacherVectors:
-    """What ``model`` itself makes of the questions and pages of ``datasets`` before it is trained."""
-    texts = _ranked_texts(datasets)
-    return TeacherVectors(texts, _encode(model, texts).astype(np.float16))
-
-
-def _ranked_texts(datasets: Iterable[Dataset]) -> dict[str, list[str]]:
-    """By role, the distinct questions and pages (mined negatives among them)."""
-    found: dict[str, dict[str, None]] = {"query": {}, "document": {}}
-    for dataset in datasets:
-        question, page, *others = dataset.column_names
-        found["query"] |= dict.fromkeys(text for row in dataset[question] for text in row)
-        for column in [page, *[name for name in others if f"{name}_id" in others]]:
-            found["document"] |= dict.fromkeys(dataset[column])
-    return {role: list(distinct) for role, distinct in found.items()}
 
 
 def load_teacher(name: str, argument: str = "teacher") -> SentenceTransformer:
