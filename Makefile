@@ -43,6 +43,7 @@ data:
 	  "tatqa/train_part.jsonl.gz|a part of TAT-QA's train split, in its schema" \
 	  "tatqa/test_gold.json|TAT-QA's test split with answers: evaluation only" \
 	  "tenk_qa/sample.jsonl|a sample of the public set financial-qa-10K in FinanceBench's schema: evaluation only" \
+	  "concepts/gaap_concepts.csv|US-GAAP tags in words and the concepts they stand for, from edgartools: words, display_name, concept, ambiguous" \
 	  "filings/pages.jsonl.gz|pages of public SEC filings: JSON lines with text, company, document, year, page"; do \
 	  file=$${entry%%|*}; [ -f "$(DATA)/$$file" ] || { echo "missing $(DATA)/$$file: $${entry#*|}"; missing=1; }; \
 	done; [ -z "$$missing" ] || { echo "name the folder that holds them: make reproduce DATA=FOLDER"; exit 1; }
@@ -67,6 +68,7 @@ reproduce: $(VENV)/.installed data
 	$(TRAIN) recipes/minilm-passages.yaml $(SEED_14) finmatryoshka-passages14
 	$(TRAIN) recipes/minilm-numbers.yaml --skip_evaluation true
 	$(TRAIN) recipes/minilm-averaged.yaml --skip_evaluation true
+	$(TRAIN) recipes/minilm-anchored.yaml --skip_evaluation true
 	$(TRAIN) recipes/plain.yaml
 	$(MAKE) release
 	$(call EVALUATE,finmatryoshka-minilm,,eval/results/minilm-seed13)
@@ -77,7 +79,7 @@ reproduce: $(VENV)/.installed data
 
 # The released folder from a trained one: rounded to fp16, measured, described, every door opened, moved into place whole. RESULTS=FOLDER takes
 # figures that are there already, of exactly the rounded weights: `make release TRAINED=$(RELEASED) RESULTS=$(RELEASED)` renews card and code.
-TRAINED ?= finmatryoshka-averaged
+TRAINED ?= finmatryoshka-anchored
 REPO_ID ?= org/finmatryoshka-minilm
 ROUNDED := runs/finmatryoshka-minilm
 release: $(VENV)/.installed $(if $(RESULTS),,data)
