@@ -21,7 +21,7 @@ from finmatryoshka.training import losses
 from finmatryoshka.training import teacher as teachers
 from finmatryoshka.training.arguments import DataArguments
 from finmatryoshka.training.backbone import as_sentence_transformer, load_finmatryoshka
-from finmatryoshka.training.batches import PageBatchSampler, PageCollator, chunks, right_pages
+from finmatryoshka.training.batches import Answers, PageBatchSampler, PageCollator, chunks, right_pages
 from finmatryoshka.training.concepts import concept_rows
 from finmatryoshka.training.datasets import fact_rows, page_collator, training_datasets, training_rows
 from finmatryoshka.training.losses import FinMatryoshkaLoss
@@ -172,16 +172,16 @@ def test_a_page_right_for_a_question_elsewhere_is_not_its_negative_and_neither_i
     """Sable's row here does not ask the shared question, another row does; a mined negative repeats a page."""
     rows = training_rows(EXAMPLES[1:3], None)
     columns, _ = collated(model, rows)
-    masked = losses.Answers.of(columns).others()
+    masked = Answers.of(columns).others()
     assert not masked.any()
     everywhere = right_pages([training_rows(EXAMPLES, None)])
     collator = PageCollator(model.preprocess, right_pages=everywhere)
     columns, _ = SentenceTransformerTrainer.collect_features(None, collator(list(rows)))
-    assert losses.Answers.of(columns).others().sum() == 1
+    assert Answers.of(columns).others().sum() == 1
     pages = {page: Page(page, text) for page, text in PAGES.items()}
     negatives = {(question, page): pages["alder" if page != "alder" else "birch"] for question, page, _ in ASKED}
     columns, _ = collated(model, training_rows(EXAMPLES, None, questions_per_page=8, negatives=negatives))
-    assert len(columns) == 3 and losses.Answers.of(columns).others().sum() == 2 + 2 * 3 + 1 + 3
+    assert len(columns) == 3 and Answers.of(columns).others().sum() == 2 + 2 * 3 + 1 + 3
 
 
 def test_a_page_with_many_questions_makes_even_rows_and_a_window_has_one_question():

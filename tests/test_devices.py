@@ -15,7 +15,8 @@ from finmatryoshka import FinMatryoshkaConfig, FinMatryoshkaModel
 from finmatryoshka.training import losses
 from finmatryoshka.training.averaging import aligned, average_weights
 from finmatryoshka.training.backbone import extend_positions
-from finmatryoshka.training.losses import Answers, NumericLoss, RankingLoss
+from finmatryoshka.training.batches import Answers
+from finmatryoshka.training.losses import NumericLoss, RankingLoss
 from finmatryoshka.training.mpnet_attention import set_attention
 from finmatryoshka.training.refit import _rank_by_every_prefix
 

@@ -8,12 +8,14 @@ import random
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
+from sentence_transformers.util import all_gather, get_rank
+from torch import Tensor
 
 from .teacher import TeacherVectors
 
@@ -193,6 +195,47 @@ class PageCollator(SentenceTransformerDataCollator):
         rows = [list(dict.fromkeys([own, *sorted(self.right_pages.get(text, ()))])) for text, own in asked]
         width = max(map(len, rows))
         return torch.tensor([[page_number(i) for i in row + row[:1] * (width - len(row))] for row in rows])
+
+
+class Answers(NamedTuple):
+    """Which of a batch's C pages (mined negatives included) answer its Q questions.
+
+    ``target`` (Q,) is the place of each question's own page, ``right`` (Q, R) the numbers of all that answer it and
+    ``numbers`` (C,) those of the batch's pages; ``teacher`` are a teacher's vectors of both, (Q, D) and (C, D), and
+    ``anchor`` those of the stage's start.
+    """
+
+    target: Tensor
+    right: Tensor | None = None
+    numbers: Tensor | None = None
+    teacher: tuple[Tensor, Tensor] | None = None
+    anchor: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def of(cls, columns: list[dict[str, Tensor]]) -> "Answers":
+        """From `PageCollator`'s columns; of plain columns, page i answers question i alone."""
+        questions, *pages = columns
+        if "target" not in questions:
+            return cls(torch.arange(len(questions["input_ids"]), device=questions["input_ids"].device))
+        teacher, anchor = (
+            (questions[whose], torch.cat([page[whose] for page in pages])) if whose in questions else None
+            for whose in ("teacher", "anchor")
+        )
+        numbers = torch.cat([page["number"] for page in pages])
+        return cls(questions["target"], questions["right"], numbers, teacher, anchor)
+
+    def gathered(self, pages: int) -> "Answers":
+        """The same among the pages of all processes, each of which has so many ``pages``."""
+        teacher = self.teacher and (self.teacher[0], all_gather(self.teacher[1]))
+        numbers = self.numbers if self.numbers is None else all_gather(self.numbers)
+        return Answers(self.target + get_rank() * pages, self.right, numbers, teacher, self.anchor)
+
+    def others(self) -> Tensor | None:
+        """(Q, C): pages that answer a question as well as its own one does, or copies of that one; None: not known."""
+        if self.numbers is None or self.right is None:
+            return None
+        answering = (self.numbers == self.right.unsqueeze(-1)).any(1)
+        return answering & (torch.arange(len(self.numbers), device=self.numbers.device) != self.target.unsqueeze(-1))
 
 
 def chunks(lengths: list[int], tokens: int | None) -> list[tuple[int, int, int]]:
