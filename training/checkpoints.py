@@ -51,8 +51,7 @@ class RunFolder:
 
     def _remains(self) -> bool:
         """Whether a run, of however many stages, left work behind."""
-        checkpoints = [*self.path.glob("checkpoint-*"), *self.path.glob("*.checkpoints/checkpoint-*")]
-        return any(self.path.glob("stage-*/training.json")) or any(map(is_complete, checkpoints))
+        return any(self.path.glob("stage-*/training.json")) or any(map(last_complete_checkpoint, _trainers(self.path)))
 
     @contextmanager
     def held(self, resume: bool | str | None, replace: bool, keep: bool) -> Iterator[None]:
@@ -106,6 +105,12 @@ class RunFolder:
         sweep_incomplete(self.path)
 
 
+def _trainers(run_dir: str | os.PathLike) -> Iterator[Path]:
+    """Where trainers leave checkpoints: in the folder of a run of one stage, else in one for each stage."""
+    yield Path(run_dir)
+    yield from Path(run_dir).glob("*.checkpoints")
+
+
 def _numbered(run_dir: Path) -> Iterator[tuple[int, Path]]:
     for path in run_dir.glob("checkpoint-*"):
         if match := re.fullmatch(r"checkpoint-(\d+)", path.name):
@@ -129,7 +134,7 @@ def is_complete(checkpoint: Path) -> bool:
 
 def sweep_incomplete(run_dir: str | os.PathLike) -> None:
     """Remove the checkpoints of ``run_dir`` and of the folders in it that were cut off in mid-save."""
-    for folder in (Path(run_dir), *Path(run_dir).glob("*.checkpoints")):
+    for folder in _trainers(run_dir):
         for _, path in _numbered(folder):
             if not is_complete(path):
                 shutil.rmtree(path, ignore_errors=True)
