@@ -353,13 +353,14 @@ def test_concepts_pair_names_of_one_concept_and_no_term_of_the_evaluation(tmp_pa
         "OtherAssets": ["sundry", "various"],
     }
     lines = ["tag,words,display_name,concept,statement,section,companies,ambiguous"]
-    lines += [f"T,{words},Revenue,{concept},B,S,3,0" for concept, group in names.items() for words in group]
-    lines += ["T,ambiguous thing,,Cash,B,S,3,1"]
+    lines += [f"T,{words},Revenue,{concept},B,{concept[0]},3,0" for concept, group in names.items() for words in group]
+    lines += ["T,ambiguous thing,,Cash,B,C,3,1", "T,stands nowhere,,Cash,,,3,0"]
     file = tmp_path / "concepts.csv"
     file.write_text("\n".join(lines))
     rows = concept_rows(file, 40, seed=1)
     asked = {pair[side] for pair in load_concepts() for side in ("a", "b")}
-    assert "revenue" in asked and len(rows) == 40 and Counter(rows["page_id"]) == {"Revenue": 20, "Cash": 20}
+    assert "revenue" in asked and len(rows) == 40
+    assert set(zip(rows["page_id"], rows["section"])) == {("Revenue", "B: R"), ("Cash", "B: C")}
     pairs = {(row["page_id"], row["question"][0]) for row in rows} | {(row["page_id"], row["synonym"]) for row in rows}
     kept = {"Revenue": names["Revenue"][1:], "Cash": names["Cash"]}  # "revenues" is a term of the evaluation
     assert pairs == {(concept, name) for concept, group in kept.items() for name in group}

@@ -55,6 +55,23 @@ def test_parts_equal_the_formulas(sentence_model):
     torch.testing.assert_close(parts["numeric_loss"], 0.3 * torch.stack(numeric).mean())
 
 
+def test_names_of_a_concept_are_drawn_together_and_those_of_other_sections_apart(sentence_model):
+    """Concept 2 stands in the section of concept 1: as near as it is."""
+    concepts = columns(sentence_model, QUESTIONS[:3], PAGES[:3])
+    ids = torch.tensor([11, 12, 13])
+    concepts[0] |= {"target": torch.arange(3), "right": ids.unsqueeze(1)}
+    concepts[1] |= {"number": ids, "section": torch.tensor([7, 8, 8])}
+    loss = FinMatryoshkaLoss(sentence_model, temperature=0.1, anchor_weight=0.7)(concepts)["ranking_loss"]
+    q, p = (embeddings(sentence_model, texts[:3]) for texts in (QUESTIONS, PAGES))
+    expected = 0
+    for dim in DIMS:
+        cosines = (F.normalize(q[:, :dim]) @ F.normalize(p[:, :dim]).T).tolist()
+        alike = sum(max(0, 0.95 - cosines[i][i]) for i in range(3)) / 3
+        apart = sum(max(0, cosines[i][j] - 0.15) for i, j in ((0, 1), (0, 2), (1, 0), (2, 0))) / 4
+        expected += alike + 2 * apart
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_unlabelled_texts_move_no_head(sentence_model):
     loss = FinMatryoshkaLoss(sentence_model)
     parts = loss(columns(sentence_model, QUESTIONS, PAGES, NUMERIC), torch.full((4,), math.nan))

@@ -138,7 +138,7 @@ def test_all_of_the_recipes_parts_run_together(train_flags, tmp_path, finqa_file
         anchor_weight=0.5,
     )  # fmt: skip
     names = tmp_path / "names.csv"
-    names.write_text("words,display_name,concept,ambiguous\ncash on hand,cash at bank,Cash,0\n")
+    names.write_text("words,display_name,concept,statement,section,ambiguous\ncash on hand,cash at bank,Cash,B,S,0\n")
     first = {"hard_negatives": True, "concept_pairs": [str(names), "4"]}
     stages = [first, {"operation": "average", "base_share": 0.5}, {"operation": "refit"}]
     (tmp_path / "r.json").write_text(json.dumps({"stages": stages}))

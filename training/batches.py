@@ -20,7 +20,7 @@ from torch import Tensor
 from .teacher import TeacherVectors
 
 # What a row says about its texts, beside the texts themselves.
-ABOUT = ("page_id", "negative_id", "company", "dataset_name")
+ABOUT = ("page_id", "negative_id", "company", "section", "dataset_name")
 # What of a column's features the model reads, a value for each token.
 TOKENS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 # The columns of which a step may read a part.
@@ -115,8 +115,9 @@ class PageCollator(SentenceTransformerDataCollator):
 
     Beside what sentence-transformers' collator gives, the first column has ``target`` (Q,), the place of each
     question's page in the second column, and ``right`` (Q, R), the numbers of all pages that answer it; the text
-    columns have ``number`` (B,), the numbers of their pages; all have ``chunks``, a list of (begin, end, tokens); with
-    a teacher, the ranked ones have ``teacher`` (n, D), its vectors; those that an anchor holds are marked as ``held``.
+    columns have ``number`` (B,), the numbers of their pages, and names of concepts ``section`` (B,), theirs; all have
+    ``chunks``, a list of (begin, end, tokens); with a teacher, the ranked ones have ``teacher`` (n, D), its vectors;
+    those that an anchor holds are marked as ``held``.
 
     Args:
         right_pages: By question, the ids of all pages that answer it (`right_pages`).
@@ -146,6 +147,8 @@ class PageCollator(SentenceTransformerDataCollator):
         places = self._add_pages(batch, page, features, "page_id", teacher)
         batch[f"{question}_target"] = torch.tensor([places.index(place) for _, place in asked])
         batch[f"{question}_right"] = self._right([(text, features[place]["page_id"]) for text, place in asked])
+        if "section" in features[0]:
+            batch[f"{page}_section"] = torch.tensor([page_number(features[i]["section"]) for i in places])
         for name in others:
             self._add_pages(batch, name, features, f"{name}_id", teacher)
         if page in self.held:
@@ -202,7 +205,8 @@ class Answers(NamedTuple):
 
     ``target`` (Q,) is the place of each question's own page, ``right`` (Q, R) the numbers of all that answer it and
     ``numbers`` (C,) those of the batch's pages; ``teacher`` are a teacher's vectors of both, (Q, D) and (C, D), and
-    ``anchor`` those of the stage's start.
+    ``anchor`` those of the stage's start. Where pages are names of concepts, ``sections`` (C,) number where those
+    stand in a company's statements.
     """
 
     target: Tensor
@@ -210,6 +214,7 @@ class Answers(NamedTuple):
     numbers: Tensor | None = None
     teacher: tuple[Tensor, Tensor] | None = None
     anchor: tuple[Tensor, Tensor] | None = None
+    sections: Tensor | None = None
 
     @classmethod
     def of(cls, columns: list[dict[str, Tensor]]) -> "Answers":
@@ -222,13 +227,14 @@ class Answers(NamedTuple):
             for whose in ("teacher", "anchor")
         )
         numbers = torch.cat([page["number"] for page in pages])
-        return cls(questions["target"], questions["right"], numbers, teacher, anchor)
+        return cls(questions["target"], questions["right"], numbers, teacher, anchor, pages[0].get("section"))
 
     def gathered(self, pages: int) -> "Answers":
         """The same among the pages of all processes, each of which has so many ``pages``."""
         teacher = self.teacher and (self.teacher[0], all_gather(self.teacher[1]))
         numbers = self.numbers if self.numbers is None else all_gather(self.numbers)
-        return Answers(self.target + get_rank() * pages, self.right, numbers, teacher, self.anchor)
+        sections = self.sections if self.sections is None else all_gather(self.sections)
+        return Answers(self.target + get_rank() * pages, self.right, numbers, teacher, self.anchor, sections)
 
     def others(self) -> Tensor | None:
         """(Q, C): pages that answer a question as well as its own one does, or copies of that one; None: not known."""

@@ -4,7 +4,6 @@ import csv
 import random
 import re
 from collections import defaultdict
-from itertools import islice
 
 from datasets import Dataset
 
@@ -19,53 +18,51 @@ _SMALL = set("a an and as at by for from in of on or other per the to with".spli
 def concept_rows(file: str, count: str | int, seed: int) -> Dataset:
     """``count`` rows of a name (``question``, a list of one) and another name of the same concept (``synonym``).
 
-    ``page_id`` is the concept, so that no batch holds two names of one concept as each other's negatives. Every concept
-    gives as many pairs as the others, its names drawn at random.
+    ``page_id`` is the concept, so that no batch holds two names of one concept as each other's negatives; ``section``
+    is where it stands in a company's statements. A concept is drawn by the square root of how many names it has.
 
     Args:
-        file: CSV with columns ``words``, ``display_name``, ``concept`` and ``ambiguous`` (1: several concepts).
+        file: CSV with columns ``words``, ``display_name``, ``concept``, ``statement``, ``section`` and ``ambiguous``
+            (1: several concepts).
 
     Raises:
         DataError: ``count`` is no positive number, or as `concept_names`.
     """
     if not str(count).isdigit() or int(count) == 0:
         raise DataError(f"--concept_pairs {file} {count}: give a file and how many pairs to draw from it")
-    concepts = [(concept, sorted(names)) for concept, names in concept_names(file).items()]
+    concepts = list(concept_names(file).items())
     rng = random.Random(seed)
-
-    def pairs():
-        while True:
-            for concept, found in rng.sample(concepts, len(concepts)):
-                yield concept, *rng.sample(found, 2)
-
-    rows = [
-        {"question": [name], SYNONYM: synonym, "page_id": concept, "company": ""}
-        for concept, name, synonym in islice(pairs(), int(count))
-    ]
+    drawn = rng.choices(concepts, [len(names) ** 0.5 for _, names in concepts], k=int(count))
+    rows = []
+    for (concept, section), names in drawn:
+        name, synonym = rng.sample(sorted(names), 2)
+        row = {"question": [name], SYNONYM: synonym, "page_id": concept, "company": "", "section": section}
+        rows.append(row)
     return Dataset.from_list(rows)
 
 
-def concept_names(file: str) -> dict[str, set[str]]:
-    """By concept that has two of them, its names in lower case: the tags' words and the display name.
+def concept_names(file: str) -> dict[tuple[str, str], set[str]]:
+    """By concept that has two of them and its section, its names in lower case: the tags' words and the display name.
 
-    Left out: ambiguous tags, the concepts that collect the rest of a section ("Other..."), and every name that has the
-    content words of a term of eval/concepts.csv.
+    Left out: ambiguous tags and those without a section, the concepts that collect the rest of one ("Other..."), and
+    every name that has the content words of a term of eval/concepts.csv.
 
     Raises:
         DataError: the file cannot be read, or no concept has two names.
     """
     asked = {content_words(pair[side]) for pair in load_concepts() for side in ("a", "b")}
-    names: dict[str, set[str]] = defaultdict(set)
+    names: dict[tuple[str, str], set[str]] = defaultdict(set)
     try:
         with open(file, encoding="utf-8", newline="") as opened:
             for row in csv.DictReader(opened):
-                if row["ambiguous"] == "0" and not row["concept"].startswith("Other"):
-                    names[row["concept"]] |= {row["words"].lower(), row["display_name"].lower()}
+                if row["section"] and row["ambiguous"] == "0" and not row["concept"].startswith("Other"):
+                    stands = row["concept"], f"{row['statement']}: {row['section']}"
+                    names[stands] |= {row["words"].lower(), row["display_name"].lower()}
     except (OSError, KeyError, UnicodeDecodeError) as error:
         raise DataError(f"--concept_pairs {file}: cannot be read as a table of concepts ({error})") from None
     asked.add(frozenset())  # a name without content says nothing
-    left = {concept: {name for name in found if content_words(name) not in asked} for concept, found in names.items()}
-    if not (several := {concept: found for concept, found in left.items() if len(found) > 1}):
+    left = {stands: {name for name in found if content_words(name) not in asked} for stands, found in names.items()}
+    if not (several := {stands: found for stands, found in left.items() if len(found) > 1}):
         raise DataError(f"--concept_pairs {file}: no concept has two names")
     return several
 

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from ..sentence_transformers_config.folder import finmatryoshka_of
 from .batches import TOKENS, Answers
 
+# Cosines that names of one concept should have at least, names of different sections at most.
+ALIKE, APART = 0.95, 0.15
+
 
 def cos_sim_fp32(a: Tensor, b: Tensor) -> Tensor:
     """Cosine similarities in fp32: at a scale of 20, bf16's 8 bits would round logits by up to 0.08."""
@@ -27,6 +30,17 @@ def mean_distance(vectors: Tensor, start: Tensor) -> Tensor:
     """(n, d), (n, D) → the mean of 1 − cosine of each vector and the first d numbers of its ``start``, in fp32."""
     with torch.autocast(vectors.device.type, enabled=False):
         return 1 - F.cosine_similarity(vectors.float(), start[:, : vectors.shape[1]].float()).mean()
+
+
+def names_loss(similarities: Tensor, target: Tensor, sections: Tensor) -> Tensor:
+    """Hinges on the (Q, C) cosines of names of concepts: what is missing to `ALIKE`, plus twice what exceeds `APART`.
+
+    Names of one concept (``target`` (Q,), as in `Answers`) are drawn together, those of different ``sections`` (C,)
+    apart; different concepts of one section, such as income and profit, may be as near as they are.
+    """
+    alike = similarities.gather(1, target.unsqueeze(1))
+    apart = similarities[sections[target].unsqueeze(1) != sections]
+    return F.relu(ALIKE - alike).mean() + 2 * F.relu(apart - APART).sum() / max(len(apart), 1)
 
 
 def tokens_of(features: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -48,7 +62,8 @@ def encode(model: nn.Module, features: dict[str, Tensor]) -> Tensor:
 class RankingLoss(nn.Module):
     """Cross entropy of each question's own page among the batch's; with a teacher, beside the KL divergence from it.
 
-    Other pages that answer a question are left out of its softmax. With an anchor, beside both the mean distance
+    Other pages that answer a question are left out of its softmax. Names of concepts are not ranked: `names_loss`.
+    With an anchor, beside both the mean distance
     (1 − cosine) of the questions' vectors from those that the stage's start gives them, and of the pages'.
 
     Args:
@@ -89,6 +104,8 @@ class RankingLoss(nn.Module):
             answers = answers.gathered(len(pages))
             pages = all_gather_with_grad(pages)
         similarities = cos_sim_fp32(questions, pages)
+        if answers.sections is not None:
+            return names_loss(similarities, answers.target, answers.sections)
         scores, others = similarities / self.temperature, answers.others()
         if others is not None:
             scores = scores.masked_fill(others, -torch.inf)
