@@ -71,7 +71,9 @@ reproduce: $(VENV)/.installed data
 	$(TRAIN) recipes/plain.yaml
 	$(MAKE) release
 	$(TRAIN) recipes/minilm-anchored.yaml --skip_evaluation true
+	$(TRAIN) recipes/minilm-anchored.yaml $(SEED_14) finmatryoshka-anchored14
 	$(call EVALUATE,finmatryoshka-anchored,,eval/results/anchored-seed13)
+	$(call EVALUATE,finmatryoshka-anchored14,,eval/results/anchored-seed14)
 	$(call EVALUATE,finmatryoshka-minilm,,eval/results/minilm-seed13)
 	$(call EVALUATE,finmatryoshka-seed14,,eval/results/minilm-seed14)
 	$(call EVALUATE,finmatryoshka-minilm-distilled,,eval/results/distilled-seed13)
