@@ -43,7 +43,6 @@ data:
 	  "tatqa/train_part.jsonl.gz|a part of TAT-QA's train split, in its schema" \
 	  "tatqa/test_gold.json|TAT-QA's test split with answers: evaluation only" \
 	  "tenk_qa/sample.jsonl|a sample of the public set financial-qa-10K in FinanceBench's schema: evaluation only" \
-	  "concepts/gaap_concepts.csv|US-GAAP tags in words and the concepts they stand for, from edgartools: words, display_name, concept, statement, section, ambiguous" \
 	  "filings/pages.jsonl.gz|pages of public SEC filings: JSON lines with text, company, document, year, page"; do \
 	  file=$${entry%%|*}; [ -f "$(DATA)/$$file" ] || { echo "missing $(DATA)/$$file: $${entry#*|}"; missing=1; }; \
 	done; [ -z "$$missing" ] || { echo "name the folder that holds them: make reproduce DATA=FOLDER"; exit 1; }

@@ -365,7 +365,13 @@ def test_concepts_pair_names_of_one_concept_and_no_term_of_the_evaluation(tmp_pa
     kept = {"Revenue": names["Revenue"][1:], "Cash": names["Cash"]}  # "revenues" is a term of the evaluation
     assert pairs == {(concept, name) for concept, group in kept.items() for name in group}
     assert all(row["question"] != [row["synonym"]] for row in rows)
+    file.write_text("\n".join([*lines, *(f"T,sort {i} of revenue,,Revenue,B,R,3,0" for i in range(16))]))
+    drawn = Counter(concept_rows(file, 4000, seed=1)["page_id"])
+    assert drawn["Revenue"] / drawn["Cash"] == pytest.approx(3, rel=0.15)  # the square roots of 18 and 2 names
     assert all(len({rows[i]["page_id"] for i in batch}) == 2 for batch in PageBatchSampler(rows, 2, False))
     for bad in ((file, "many"), (tmp_path / "none.csv", 3)):
         with pytest.raises(DataError, match="--concept_pairs"):
             concept_rows(*bad, seed=1)
+    file.write_text("words,display_name,concept,ambiguous\ncash on hand,cash at bank,Cash,0\n")
+    with pytest.raises(DataError, match="has a column 'section', this has none"):
+        concept_rows(file, 4, seed=1)

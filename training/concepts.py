@@ -30,14 +30,14 @@ def concept_rows(file: str, count: str | int, seed: int) -> Dataset:
     """
     if not str(count).isdigit() or int(count) == 0:
         raise DataError(f"--concept_pairs {file} {count}: give a file and how many pairs to draw from it")
-    concepts = list(concept_names(file).items())
+    concepts = [(stands, sorted(names)) for stands, names in concept_names(file).items()]
     rng = random.Random(seed)
     drawn = rng.choices(concepts, [len(names) ** 0.5 for _, names in concepts], k=int(count))
-    rows = []
-    for (concept, section), names in drawn:
-        name, synonym = rng.sample(sorted(names), 2)
-        row = {"question": [name], SYNONYM: synonym, "page_id": concept, "company": "", "section": section}
-        rows.append(row)
+    pairs = [(*stands, *rng.sample(names, 2)) for stands, names in drawn]
+    rows = [
+        {"question": [name], SYNONYM: synonym, "page_id": concept, "company": "", "section": section}
+        for concept, section, name, synonym in pairs
+    ]
     return Dataset.from_list(rows)
 
 
@@ -58,12 +58,14 @@ def concept_names(file: str) -> dict[tuple[str, str], set[str]]:
                 if row["section"] and row["ambiguous"] == "0" and not row["concept"].startswith("Other"):
                     stands = row["concept"], f"{row['statement']}: {row['section']}"
                     names[stands] |= {row["words"].lower(), row["display_name"].lower()}
-    except (OSError, KeyError, UnicodeDecodeError) as error:
+    except KeyError as error:
+        raise DataError(f"--concept_pairs {file}: a table of concepts has a column {error}, this has none") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"--concept_pairs {file}: cannot be read as a table of concepts ({error})") from None
     asked.add(frozenset())  # a name without content says nothing
     left = {stands: {name for name in found if content_words(name) not in asked} for stands, found in names.items()}
     if not (several := {stands: found for stands, found in left.items() if len(found) > 1}):
-        raise DataError(f"--concept_pairs {file}: no concept has two names")
+        raise DataError(f"--concept_pairs {file}: no concept has two names (rows without a section do not count)")
     return several
 
 

@@ -62,9 +62,9 @@ def encode(model: nn.Module, features: dict[str, Tensor]) -> Tensor:
 class RankingLoss(nn.Module):
     """Cross entropy of each question's own page among the batch's; with a teacher, beside the KL divergence from it.
 
-    Other pages that answer a question are left out of its softmax. Names of concepts are not ranked: `names_loss`.
-    With an anchor, beside both the mean distance
-    (1 − cosine) of the questions' vectors from those that the stage's start gives them, and of the pages'.
+    Other pages that answer a question are left out of its softmax. With an anchor, beside both the mean distance
+    (1 − cosine) of the questions' vectors from those that the stage's start gives them, and of the pages'. Names of
+    concepts have `names_loss` in the place of all this.
 
     Args:
         model: What encodes the columns.
