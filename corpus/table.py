@@ -9,8 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
-from bm25s.stopwords import STOPWORDS_EN
 
+from ..data.bm25 import STOPWORDS_EN
 from .schema import CorpusError, Identity
 
 APPROXIMATE_FROM = 50_000  # rows from which an approximate index pays: below, an exact scan takes milliseconds

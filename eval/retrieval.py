@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import bm25s
 import numpy as np
 import torch
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
+from ..data.bm25 import bm25s
 from ..data.positions import extend_encoder
 from ..data.schema import Example, Page, Source
 from ..data.splits import half_of

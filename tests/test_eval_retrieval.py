@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import bm25s
@@ -81,6 +83,18 @@ def test_truncation_and_one_encoding_for_all_dimensions():
     assert model.calls == 2  # queries once, pages once
     narrow = Lookup({text: vector[:2] for text, vector in model.vectors.items()})
     assert scores[2].metrics == evaluate_retrieval(narrow, task, [2])[2].metrics != scores[4].metrics
+
+
+def test_bm25_starts_no_jax_where_it_is_installed(tmp_path):
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("")
+    (tmp_path / "jax" / "lax.py").write_text("raise SystemExit('JAX was started')")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import finmatryoshka.eval.retrieval; "
+        "import finmatryoshka.data.synthesis.filter, finmatryoshka.corpus.table; import jax; print(jax.__file__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.startswith(str(tmp_path)), done.stderr
 
 
 def test_bm25_is_bm25s_and_fusion_is_reciprocal_ranks():

@@ -1,7 +1,6 @@
 """Which synthetic questions are worth training on: those whose page BM25 finds."""
 
-import bm25s
-
+from ..bm25 import bm25s
 from ..schema import Page
 
 
