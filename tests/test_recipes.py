@@ -70,6 +70,14 @@ def test_flags_override_a_file_in_every_stage(train_flags, tmp_path, write):
     assert first.training.overwrite and last.training.overwrite
 
 
+@pytest.mark.parametrize("shared, own", [({"seed": 13}, 113), ({}, 142)], ids=["of the recipe", "by default"])
+def test_the_seed_of_a_flag_moves_that_of_a_stage_along(tmp_path, shared, own):
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(shared | {"stages": [{}, {"seed": own}, {"operation": "refit"}]}))
+    assert [stage.training.seed for stage in read_stages([str(path)])] == [own - 100, own, own - 100]
+    assert [stage.training.seed for stage in read_stages([str(path), "--seed", "14"])] == [14, 114, 14]
+
+
 BAD = [
     ("then: {max_steps: 2}", "then: is no argument any more; list the phases under `stages`"),
     ("max_stepps: 2", "max_stepps: no such argument; did you mean max_steps?"),

@@ -98,6 +98,9 @@ class Recipe:
                 raise ArgumentError(f"{where}: stages cannot hold stages")
             _check_own(values, where)
             own.append({key: value for key, value in values.items() if key not in flags})
+            if "seed" in flags and "seed" in values:  # as far from the flag's as from the recipe's
+                distance = values["seed"] - shared.get("seed", FinTrainingArguments.seed)
+                own[-1]["seed"] = flags["seed"] + distance
         if len(own) > 1 and "operation" in shared | flags:
             raise ArgumentError(f"{name}: every stage names its own operation; leave `operation` out beside `stages`")
         _check_used(shared | flags, own, name)
