@@ -16,7 +16,7 @@ from pathlib import Path
 from ..data.files import replace_file
 from .retrieval import EvaluationError
 from .systems import BM25, Z_SCORES, base_name
-from .tables import SCHEMA_VERSION, TASKS, Table, markdown
+from .tables import BM25_PAIRS, PAIRS_Z_SCORES, SCHEMA_VERSION, TASKS, Table, markdown
 
 DIMS = ("256", "64")
 PLAIN = "finmatryoshka-plain"
@@ -38,10 +38,16 @@ def readme_table(runs: list[dict], plain: str = PLAIN) -> Table:
     tasks = [task for task in runs[0]["retrieval"] if all(task in run["retrieval"] for run in runs)]
     shown: list[tuple[str, list[Figures], Sequence[str]]] = [
         ("FinMatryoshka", _systems(names), DIMS),
-        ("FinMatryoshka + BM25", [partial(_fused, name) for name in names], DIMS),
+        ("FinMatryoshka + BM25", [partial(_fused, name, Z_SCORES) for name in names], DIMS),
         ("BM25 alone", _systems([BM25] * len(runs)), ("0",)),
         (f"untouched encoder, truncated, {lengths[0]} tokens", _systems([base_name(n) for n in lengths]), DIMS),
     ]
+    if all(BM25_PAIRS in run["retrieval"][task]["systems"] for run in runs for task in tasks):
+        fused: list[Figures] = [partial(_fused, name, PAIRS_Z_SCORES) for name in names]
+        shown[3:3] = [
+            ("FinMatryoshka + BM25 of words and pairs", fused, DIMS),
+            ("BM25 of words and pairs alone", _systems([BM25_PAIRS] * len(runs)), ("0",)),
+        ]
     if all(plain in run["retrieval"][task]["systems"] for run in runs for task in tasks):
         shown.append(("plain Matryoshka training", _systems([plain] * len(runs)), DIMS))
     rows = [
@@ -61,8 +67,8 @@ def _system(name: str, part: dict) -> dict:
     return part["systems"][name]
 
 
-def _fused(name: str, part: dict) -> dict:
-    return part["fused"][name][Z_SCORES]
+def _fused(name: str, how: str, part: dict) -> dict:
+    return part["fused"][name][how]
 
 
 def _mean(runs: list[dict], task: str, figures: list[Figures], dim: str) -> float:

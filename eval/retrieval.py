@@ -5,7 +5,7 @@ main figure. The figures are those of sentence-transformers' InformationRetrieva
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -234,11 +234,17 @@ def similarity_matrix(model: EncodeOnce, task: RetrievalTask, dim: int) -> np.nd
     return cosine(queries, documents).numpy()
 
 
-def bm25_scores(task: RetrievalTask) -> np.ndarray:
-    """(queries × documents) BM25 scores: bm25s' Lucene variant, English stop words, no stemming."""
+def bm25_scores(task: RetrievalTask, pairs: bool = False) -> np.ndarray:
+    """(queries × documents) BM25 scores: bm25s' Lucene variant, English stop words, no stemming.
+
+    With ``pairs``, two neighbouring words (of those that are left) are a term of their own, too.
+    """
+
+    def terms(texts: Iterable[str]) -> list[list[str]]:
+        found = bm25s.tokenize(list(texts), stopwords="en", return_ids=False, show_progress=False)
+        return [words + [" ".join(pair) for pair in zip(words, words[1:])] for words in found] if pairs else found
+
     retriever = bm25s.BM25()
-    retriever.index(
-        bm25s.tokenize(list(task.corpus.values()), stopwords="en", show_progress=False), show_progress=False
-    )
-    queries = bm25s.tokenize(list(task.queries.values()), stopwords="en", return_ids=False, show_progress=False)
-    return np.stack([retriever.get_scores(tokens) if tokens else np.zeros(len(task.corpus)) for tokens in queries])
+    retriever.index(terms(task.corpus.values()), show_progress=False)
+    queries = terms(task.queries.values())
+    return np.stack([retriever.get_scores(words) if words else np.zeros(len(task.corpus)) for words in queries])

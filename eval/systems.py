@@ -21,6 +21,7 @@ from .retrieval import (
     score_matrix,
     similarity_matrix,
 )
+from .tables import BM25_PAIRS, PAIRS_Z_SCORES
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +68,14 @@ def compare_systems(
     projected = projection_baselines(base, tasks, base_dims, fit, seed) if base is not None else {}
     labels = label_id_baseline(base, tasks, base_dims, fit, seed) if base is not None and labelled(fit) else None
     lexical = {task.name: bm25_scores(task) for task in tasks}
+    pairs = {task.name: bm25_scores(task, pairs=True) for task in tasks}
     fusion = fusion_weights(tasks, lexical, models, dims)
+    fusion["pairs_weights"] = fusion_weights(tasks, pairs, models, dims)["weights"]
     results = {}
     for task in tasks:
         systems: Scores = {name: evaluate_retrieval(m, task, dims[name]) for name, m in (models | beside).items()}
         systems[BM25] = {0: score_matrix(task, lexical[task.name])}
+        systems[BM25_PAIRS] = {0: score_matrix(task, pairs[task.name])}
         if base is not None:
             width = base.encode_query(["width"]).shape[1]
             at = [dim for dim in dict.fromkeys([*base_dims, width]) if dim <= width]
@@ -82,7 +86,9 @@ def compare_systems(
         if labels:
             systems[LABEL_ID_BASELINE] = labels["retrieval"][task.name]
         fused = {
-            name: _fused(task, model, lexical[task.name], fusion["weights"][name]) for name, model in models.items()
+            name: _fused(task, model, lexical[task.name], fusion["weights"][name])
+            | {PAIRS_Z_SCORES: _weighted(task, model, pairs[task.name], fusion["pairs_weights"][name])}
+            for name, model in models.items()
         }
         results[task.name] = {
             "queries": len(task.queries),
@@ -118,12 +124,18 @@ def fusion_weights(
 
 
 def _fused(task: RetrievalTask, model: EncodeOnce, lexical: np.ndarray, weights: dict[str, float]) -> Scores:
-    scores: Scores = {RECIPROCAL_RANKS: {}, Z_SCORES: {}}
-    for dim, weight in weights.items():
-        dense = similarity_matrix(model, task, int(dim))
-        scores[RECIPROCAL_RANKS][int(dim)] = score_matrix(task, reciprocal_rank_fusion(dense, lexical))
-        scores[Z_SCORES][int(dim)] = score_matrix(task, z_score_fusion(dense, lexical, weight))
-    return scores
+    dense = {int(dim): similarity_matrix(model, task, int(dim)) for dim in weights}
+    ranks = {dim: score_matrix(task, reciprocal_rank_fusion(cosines, lexical)) for dim, cosines in dense.items()}
+    return {RECIPROCAL_RANKS: ranks, Z_SCORES: _weighted(task, model, lexical, weights)}
+
+
+def _weighted(
+    task: RetrievalTask, model: EncodeOnce, lexical: np.ndarray, weights: dict[str, float]
+) -> dict[int, RetrievalScores]:
+    return {
+        int(dim): score_matrix(task, z_score_fusion(similarity_matrix(model, task, int(dim)), lexical, weight))
+        for dim, weight in weights.items()
+    }
 
 
 def _metrics(by_dim: dict[int, RetrievalScores]) -> dict[str, dict[str, float]]:

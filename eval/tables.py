@@ -18,6 +18,8 @@ RETRIEVAL_FIGURES = (
 )  # fmt: skip
 # What a reader calls the tasks; others have their own names.
 TASKS = {"finqa/dev_pages": "FinQA dev", "tatqa/test_gold": "TAT-QA test"}
+# A system and a fusion of `eval.systems` that results before them lack.
+BM25_PAIRS, PAIRS_Z_SCORES = "BM25, words and pairs", "z-scores, words and pairs"
 # What fits a terminal.
 SHORT_FIGURES = ("ndcg@10", "mrr@10", "recall@1", "recall@10")
 

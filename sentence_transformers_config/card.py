@@ -15,7 +15,16 @@ from huggingface_hub.utils import yaml_dump
 from safetensors import safe_open
 from sentence_transformers import SentenceTransformerModelCardData
 
-from ..eval.tables import TASKS, answers_title, dimension_table, markdown, pages_title, result_tables
+from ..eval.tables import (
+    BM25_PAIRS,
+    PAIRS_Z_SCORES,
+    TASKS,
+    answers_title,
+    dimension_table,
+    markdown,
+    pages_title,
+    result_tables,
+)
 from .folder import read_json, with_earlier
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -82,6 +91,7 @@ def write_card(folder: Path, results: dict, model_id: str, results_file: str = "
         dimension_table=card_table(results),
         costs=costs(results, name),
         fusion_note=fusion_note(results, name),
+        pairs_note=pairs_note(results, name),
         tables=(folder / "tables.md").is_file(),
         numeric_limit=numeric_limit(results, name),
         looked_at=[TASKS[task] for task in results["retrieval"] if task in TASKS],
@@ -195,6 +205,21 @@ def fusion_note(results: dict, name: str) -> str:
     weights = " / ".join(f"{weight:g}" for weight in fusion["weights"][name].values())
     chosen = fusion["chosen_on"]
     return f" (its weight {weights}{f', chosen on half of the pages of {TASKS.get(chosen, chosen)}' if chosen else ''})"
+
+
+def pairs_note(results: dict, name: str) -> str:
+    """What keyword search finds that counts pairs of words too, alone and with the model; empty where not measured."""
+    found = []
+    for task, part in results["retrieval"].items():
+        if BM25_PAIRS in part["systems"]:
+            (dim, fused), *_ = part["fused"][name][PAIRS_Z_SCORES].items()
+            alone = part["systems"][BM25_PAIRS]["0"]
+            found.append(
+                f"{alone['ndcg@10']:.3f} on {TASKS.get(task, task)}, {fused['ndcg@10']:.3f} with {dim} dimensions"
+            )
+    if not found:
+        return ""
+    return f" Keyword search that counts pairs of neighbouring words, too, finds more: alone {'; '.join(found)}."
 
 
 def numeric_limit(results: dict, name: str) -> str:

@@ -48,12 +48,16 @@ def test_one_command_writes_results_tables_and_pictures(evaluated, trained_folde
     (task,) = results["retrieval"].values()
     systems = task["systems"]
     bases = {"base at 128 tokens", "base at 64 tokens"}  # its own length, and the model's
-    assert {name, "BM25", *bases, "random projection", "PCA", "label-id baseline"} == set(systems)
+    assert {name, "BM25", "BM25, words and pairs", *bases, "random projection", "PCA", "label-id baseline"} == set(
+        systems
+    )
     assert set(systems[name]) == {"32", "16", "8"}
     assert all(set(systems[base]) == {"64", "32", "16", "8"} for base in bases)
-    assert set(task["fused"][name]) == {"reciprocal ranks", "z-scores"}
+    assert set(task["fused"][name]) == {"reciprocal ranks", "z-scores", "z-scores, words and pairs"}
     assert results["fusion"]["chosen_on"] == next(iter(results["retrieval"]))
-    assert set(results["fusion"]["weights"][name]) == {"32", "16", "8"} and results["schema_version"] == SCHEMA_VERSION
+    for weights in (results["fusion"]["weights"], results["fusion"]["pairs_weights"]):
+        assert set(weights[name]) == {"32", "16", "8"}
+    assert results["schema_version"] == SCHEMA_VERSION
     halves = task["halves"]
     assert sum(half["queries"] for half in halves.values()) == task["queries"]
     whole = sum(half["queries"] * half["systems"][name]["8"] for half in halves.values()) / task["queries"]

@@ -112,6 +112,18 @@ def test_bm25_is_bm25s_and_fusion_is_reciprocal_ranks():
     np.testing.assert_allclose(fused, [[1 / 61 + 1 / 63, 1 / 62 + 1 / 61, 1 / 63 + 1 / 62]])
 
 
+def test_bm25_with_pairs_reads_neighbouring_words_as_one_more():
+    corpus = {"a": "interest on net sales", "b": "net interest sales", "c": "sales tax"}
+    pairs = {"a": "interest net sales interest_net net_sales", "b": "net interest sales net_interest interest_sales"}
+    task = RetrievalTask("t", {"q": "the net sales"}, corpus, {"q": {"a"}})
+    spelt = RetrievalTask("t", {"q": "net sales net_sales"}, pairs | {"c": "sales tax sales_tax"}, {"q": {"a"}})
+    words = bm25_scores(task)[0]
+    assert words[0] == words[1]  # the same words
+    scores = bm25_scores(task, pairs=True)
+    np.testing.assert_allclose(scores, bm25_scores(spelt), rtol=1e-6)
+    assert scores[0].argmax() == 0 and scores[0, 0] > scores[0, 1]
+
+
 @pytest.mark.parametrize(
     "queries, corpus, relevant, message",
     [

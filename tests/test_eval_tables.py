@@ -14,6 +14,7 @@ from finmatryoshka.eval import __main__ as cli
 from finmatryoshka.eval.readme import update_readme
 from finmatryoshka.eval.retrieval import EvaluationError
 from finmatryoshka.eval.tables import RETRIEVAL_FIGURES, dimension_table, markdown, print_tables, result_tables
+from finmatryoshka.sentence_transformers_config.card import pairs_note
 from finmatryoshka.training.report import learning_report, not_learned, print_report, report_tables
 
 from conftest import DIMS, ROOT
@@ -143,6 +144,25 @@ def test_the_readmes_table_is_written_from_results_and_checked_against_them(read
     assert cli.main([*flags, "--check"]) == 2 and readme.read_text() == text
     assert cli.main([*flags, "a.json"]) == 0 and "<!-- results: a.json -->" in readme.read_text()
     assert "One model." in readme.read_text()
+
+
+def test_keyword_search_with_pairs_of_words_has_rows_where_it_was_measured(readme, tmp_path):
+    results = results_of()
+    name = next(iter(results["models"]))
+    assert pairs_note(results, name) == ""
+    for part in results["retrieval"].values():
+        part["systems"]["BM25, words and pairs"] = {"0": figures(0.82)}
+        part["fused"][name]["z-scores, words and pairs"] = {"256": figures(0.87), "64": figures(0.85)}
+    (tmp_path / "a.json").write_text(json.dumps(results))
+    assert cli.main(["readme", "--readme", str(readme), "a.json"]) == 0
+    rows = readme.read_text().splitlines()
+    at = rows.index("| BM25 alone | – | 0.760 | 0.760 |")
+    assert rows[at + 1 : at + 4] == [
+        "| FinMatryoshka + BM25 of words and pairs | 256 | 0.870 | 0.870 |",
+        "| FinMatryoshka + BM25 of words and pairs | 64 | 0.850 | 0.850 |",
+        "| BM25 of words and pairs alone | – | 0.820 | 0.820 |",
+    ]
+    assert "alone 0.820 on FinQA dev, 0.870 with 256 dimensions; 0.820 on TAT-QA test" in pairs_note(results, name)
 
 
 def test_results_that_cannot_be_the_readmes_say_why(readme, tmp_path):
