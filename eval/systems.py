@@ -132,6 +132,7 @@ def _fused(task: RetrievalTask, model: EncodeOnce, lexical: np.ndarray, weights:
 def _weighted(
     task: RetrievalTask, model: EncodeOnce, lexical: np.ndarray, weights: dict[str, float]
 ) -> dict[int, RetrievalScores]:
+    """The sum of z-scores at every dimension, ``lexical`` with the weight of each."""
     return {
         int(dim): score_matrix(task, z_score_fusion(similarity_matrix(model, task, int(dim)), lexical, weight))
         for dim, weight in weights.items()
