@@ -69,8 +69,7 @@ def compare_systems(
     labels = label_id_baseline(base, tasks, base_dims, fit, seed) if base is not None and labelled(fit) else None
     lexical = {task.name: bm25_scores(task) for task in tasks}
     pairs = {task.name: bm25_scores(task, pairs=True) for task in tasks}
-    fusion = fusion_weights(tasks, lexical, models, dims)
-    fusion["pairs_weights"] = fusion_weights(tasks, pairs, models, dims)["weights"]
+    fusion = fusion_weights(tasks, lexical, pairs, models, dims)
     results = {}
     for task in tasks:
         systems: Scores = {name: evaluate_retrieval(m, task, dims[name]) for name, m in (models | beside).items()}
@@ -86,8 +85,14 @@ def compare_systems(
         if labels:
             systems[LABEL_ID_BASELINE] = labels["retrieval"][task.name]
         fused = {
-            name: _fused(task, model, lexical[task.name], fusion["weights"][name])
-            | {PAIRS_Z_SCORES: _weighted(task, model, pairs[task.name], fusion["pairs_weights"][name])}
+            name: _fused(
+                task,
+                model,
+                lexical[task.name],
+                pairs[task.name],
+                fusion["weights"][name],
+                fusion["pairs_weights"][name],
+            )
             for name, model in models.items()
         }
         results[task.name] = {
@@ -106,37 +111,42 @@ def compare_systems(
 
 
 def fusion_weights(
-    tasks: list[RetrievalTask], lexical: dict[str, np.ndarray], models: dict[str, EncodeOnce],
-    dims: dict[str, list[int]],
+    tasks: list[RetrievalTask], lexical: dict[str, np.ndarray], pairs: dict[str, np.ndarray],
+    models: dict[str, EncodeOnce], dims: dict[str, list[int]],
 ) -> dict:  # fmt: skip
-    """``weights`` of BM25 by model and dimension, from the choosing half of the first FinQA task (``chosen_on``)."""
+    """``weights`` of BM25, ``pairs_weights`` of that with pairs, by model and dimension, from the choosing half of the
+    first FinQA task (``chosen_on``)."""
     chosen_on = next((task for task in tasks if task.schema.startswith("finqa") and task.half("choosing")), None)
-    weights = {
-        name: {
-            str(dim): choose_weight(chosen_on, similarity_matrix(model, chosen_on, dim), lexical[chosen_on.name])
-            if chosen_on
-            else DEFAULT_WEIGHT
-            for dim in dims[name]
+
+    def weights(words: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+        return {
+            name: {
+                str(dim): choose_weight(chosen_on, similarity_matrix(model, chosen_on, dim), words[chosen_on.name])
+                if chosen_on
+                else DEFAULT_WEIGHT
+                for dim in dims[name]
+            }
+            for name, model in models.items()
         }
-        for name, model in models.items()
-    }
-    return {"chosen_on": chosen_on.name if chosen_on else None, "weights": weights}
 
-
-def _fused(task: RetrievalTask, model: EncodeOnce, lexical: np.ndarray, weights: dict[str, float]) -> Scores:
-    dense = {int(dim): similarity_matrix(model, task, int(dim)) for dim in weights}
-    ranks = {dim: score_matrix(task, reciprocal_rank_fusion(cosines, lexical)) for dim, cosines in dense.items()}
-    return {RECIPROCAL_RANKS: ranks, Z_SCORES: _weighted(task, model, lexical, weights)}
-
-
-def _weighted(
-    task: RetrievalTask, model: EncodeOnce, lexical: np.ndarray, weights: dict[str, float]
-) -> dict[int, RetrievalScores]:
-    """The sum of z-scores at every dimension, ``lexical`` with the weight of each."""
     return {
-        int(dim): score_matrix(task, z_score_fusion(similarity_matrix(model, task, int(dim)), lexical, weight))
-        for dim, weight in weights.items()
+        "chosen_on": chosen_on.name if chosen_on else None,
+        "weights": weights(lexical),
+        "pairs_weights": weights(pairs),
     }
+
+
+def _fused(
+    task: RetrievalTask, model: EncodeOnce, lexical: np.ndarray, pairs: np.ndarray, weights: dict[str, float],
+    pairs_weights: dict[str, float],
+) -> Scores:  # fmt: skip
+    scores: Scores = {RECIPROCAL_RANKS: {}, Z_SCORES: {}, PAIRS_Z_SCORES: {}}
+    for dim, weight in weights.items():
+        dense = similarity_matrix(model, task, int(dim))
+        scores[RECIPROCAL_RANKS][int(dim)] = score_matrix(task, reciprocal_rank_fusion(dense, lexical))
+        scores[Z_SCORES][int(dim)] = score_matrix(task, z_score_fusion(dense, lexical, weight))
+        scores[PAIRS_Z_SCORES][int(dim)] = score_matrix(task, z_score_fusion(dense, pairs, pairs_weights[dim]))
+    return scores
 
 
 def _metrics(by_dim: dict[int, RetrievalScores]) -> dict[str, dict[str, float]]:
