@@ -8,6 +8,7 @@ import yaml
 
 from finmatryoshka import train_st
 from finmatryoshka.training import run
+from finmatryoshka.training.arguments import ArgumentError
 from finmatryoshka.training.checks import check_values
 from finmatryoshka.training.recipe import DATA, read_stages
 
@@ -76,6 +77,9 @@ def test_the_seed_of_a_flag_moves_that_of_a_stage_along(tmp_path, shared, own):
     path.write_text(json.dumps(shared | {"stages": [{}, {"seed": own}, {"operation": "refit"}]}))
     assert [stage.training.seed for stage in read_stages([str(path)])] == [own - 100, own, own - 100]
     assert [stage.training.seed for stage in read_stages([str(path), "--seed", "14"])] == [14, 114, 14]
+    path.write_text(json.dumps({"seed": 13, "stages": [{"seed": 5}]}))
+    with pytest.raises(ArgumentError, match=r"--seed 0: .*stage 1's own seed, 5, would move below 0; give at least 8"):
+        read_stages([str(path), "--seed", "0"])
 
 
 BAD = [

@@ -100,6 +100,11 @@ class Recipe:
             own.append({key: value for key, value in values.items() if key not in flags})
             if "seed" in flags and "seed" in values:  # as far from the flag's as from the recipe's
                 distance = values["seed"] - shared.get("seed", FinTrainingArguments.seed)
+                if flags["seed"] + distance < 0:
+                    raise ArgumentError(
+                        f"--seed {flags['seed']}: {where}'s own seed, {values['seed']}, would move below 0; give at "
+                        f"least {-distance}"
+                    )
                 own[-1]["seed"] = flags["seed"] + distance
         if len(own) > 1 and "operation" in shared | flags:
             raise ArgumentError(f"{name}: every stage names its own operation; leave `operation` out beside `stages`")
