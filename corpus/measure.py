@@ -80,8 +80,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def quality(file: str, model: str, dim: int) -> dict[str, RetrievalScores]:
-    """Scores by mode of a table of ``file``'s pages, and of `eval`'s BM25 and fusion over the same pages and
-    questions."""
+    """Scores by mode of a table of ``file``'s pages, and of `eval`'s BM25 of words and pairs and its fusion over the
+    same pages and questions."""
     task = RetrievalTask.of("quality", load_source(file).examples)
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "quality.lance")
@@ -93,7 +93,7 @@ def quality(file: str, model: str, dim: int) -> dict[str, RetrievalScores]:
             f"corpus {mode}": score_matrix(task, _matrix(corpus, task, vectors, mode))
             for mode in ("vector", "text", "hybrid")
         }
-    dense, words = similarity_matrix(EncodeOnce(embedder.model), task, dim), bm25_scores(task)
+    dense, words = similarity_matrix(EncodeOnce(embedder.model), task, dim), bm25_scores(task, pairs=True)
     fused = z_score_fusion(dense, words, DEFAULT_WEIGHT)
     for name, scores in {"vector": dense, "text (bm25s)": words, "hybrid": fused}.items():
         figures[f"eval {name}"] = score_matrix(task, scores)

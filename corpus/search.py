@@ -1,4 +1,4 @@
-"""Questions to ranked pages: by vector, by words, or by both as one weighted sum of z-scores.
+"""Questions to ranked pages: by vector, by words and phrases, or by both as one weighted sum of z-scores.
 
 Up to `EXACT_ROWS` pages behind the filter, and without an approximate index, every page is scored, exactly. Else that
 index and the full-text index name candidates, which are scored exactly; z-scores are then over them and a sample of
@@ -14,6 +14,7 @@ import pyarrow as pa
 from ..eval.fusion import DEFAULT_WEIGHT, reciprocal_rank_fusion, z_score_fusion
 from ..eval.quantization import unit
 from .embedding import Embedder
+from .fulltext import text_query
 from .passages import best_passages
 from .schema import PREFIX_DIM, CorpusError
 from .table import has_index, is_indexed, one_line, open_corpus
@@ -56,7 +57,7 @@ class CorpusSearch:
         self.embedder = embedder or Embedder(model or self.identity.model, self.identity.dim)
         self.identity.check(self.embedder.identity(self.identity.storage), path)
         if not is_indexed(self.table):
-            raise CorpusError(f"{path}: its indexing was not finished; run the index command again")
+            raise CorpusError(f"{path}: its index is not finished or an earlier version's; run the index command again")
 
     def search(self, query: str, top: int = 5, passages: bool = True, **options) -> list[Hit]:
         """The ``top`` pages of `rank`'s order, with the sentence or row of each that matches best.
@@ -131,7 +132,7 @@ class CorpusSearch:
 
     def _words(self, query: str, where: str | None, limit: int) -> dict[str, float]:
         """BM25 score by id of the best ``limit`` pages that hold a word of ``query``."""
-        found = self.table.search(query, query_type="fts").limit(limit).select(["id", "_score"])
+        found = self.table.search(text_query(query), query_type="fts").limit(limit).select(["id", "_score"])
         rows = (found.where(where) if where else found).to_arrow()
         return dict(zip(rows["id"].to_pylist(), rows["_score"].to_pylist()))
 

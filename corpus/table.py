@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ..data.bm25 import STOPWORDS_EN
+from .fulltext import is_text_index, text_index
 from .schema import CorpusError, Identity
 
 APPROXIMATE_FROM = 50_000  # rows from which an approximate index pays: below, an exact scan takes milliseconds
@@ -122,8 +122,7 @@ def build_indices(path: str, table, approximate_from: int = APPROXIMATE_FROM) ->
         "id": BTree(), "digest": BTree(), "company": Bitmap(), "year": BTree(), "vector": near, "prefix": near,
     }  # fmt: skip
     configs = {name: kinds[name] for name in _approximate_columns(table, approximate_from)}
-    # The words of `eval.bm25_scores`: no stemming, the same stop words.
-    configs["text"] = FTS(stem=False, with_position=False, custom_stop_words=list(STOPWORDS_EN))
+    configs["text"] = text_index()
     with writing(path):
         for index in _indices(table, "text"):
             table.drop_index(index.name)
@@ -150,9 +149,9 @@ def _indices(table, column: str) -> list:
 
 def is_indexed(table, approximate_from: int | None = None) -> bool:
     """Whether the full-text index, the last to be built, covers every row: False after a run that did not reach its
-    end; with ``approximate_from``, whether `build_indices` would build no others."""
+    end, and of an earlier kind of index; with ``approximate_from``, whether `build_indices` would build no others."""
     found = _indices(table, "text")
-    whole = bool(found) and table.index_stats(found[0].name).num_unindexed_rows == 0
+    whole = bool(found) and is_text_index(found[0]) and table.index_stats(found[0].name).num_unindexed_rows == 0
     others = [] if approximate_from is None else _approximate_columns(table, approximate_from)
     return whole and all(has_index(table, column) for column in others)
 

@@ -100,8 +100,9 @@ def test_the_default_model_finds_the_right_page(tmp_path):
 
 
 def test_modes_score_as_the_evaluation_does(finqa_files):
+    """The vectors exactly; the words nearly, as a phrase of LanceDB is not quite a pair of words in bm25s."""
     figures = {name: scores.ndcg for name, scores in measure.quality(finqa_files["eval"], "minilm", 64).items()}
-    assert figures["corpus hybrid"] == pytest.approx(figures["eval hybrid"], abs=0.005)
+    assert figures["corpus hybrid"] == pytest.approx(figures["eval hybrid"], abs=0.02)
     assert figures["corpus vector"] == pytest.approx(figures["eval vector"], abs=1e-3)
     assert figures["corpus text"] == pytest.approx(figures["eval text (bm25s)"], abs=0.02)
     assert figures["corpus vector"] < figures["corpus hybrid"]
