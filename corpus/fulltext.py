@@ -15,22 +15,18 @@ def text_index():
 
 
 def is_text_index(index) -> bool:
-    """Whether an index in a table's list can answer `text_queries`: earlier ones lack the words' positions."""
+    """Whether an index in a table's list can answer `text_query`: earlier ones lack the words' positions."""
     return bool(index.index_details.get("with_position"))
 
 
-def text_queries(question: str) -> list:
-    """Queries whose BM25 scores add up to a page's: the question's words, and its `neighbours`, whose words count once
-    more on pages that have the phrase.
-
-    Two, as LanceDB reads only the likely pages of plain words, but every page of a boolean query that holds them.
-    """
+def text_query(question: str):
+    """BM25 of the question's words, each counted once more for every phrase of `neighbours` in which a page has it."""
     from lancedb.query import BooleanQuery, MatchQuery, Occur, PhraseQuery
 
     # Their other arguments have defaults, which mypy does not see through pydantic's dataclasses.
     words = MatchQuery(question, "text")  # type: ignore[call-arg]
     phrases = [PhraseQuery(phrase, "text") for phrase in neighbours(question)]  # type: ignore[call-arg]
-    return [words, BooleanQuery([(Occur.SHOULD, phrase) for phrase in phrases])] if phrases else [words]
+    return BooleanQuery([(Occur.SHOULD, query) for query in (words, *phrases)])
 
 
 def neighbours(question: str) -> list[str]:

@@ -1,11 +1,10 @@
 """Questions to ranked pages: by vector, by words and phrases, or by both as one weighted sum of z-scores.
 
-Up to `EXACT_ROWS` pages behind the filter every page is scored, exactly; beyond, an approximate index of the vectors,
-where there is one, and the full-text index name candidates, which are scored exactly; z-scores are then over them and a
-sample of pages.
+Up to `EXACT_ROWS` pages behind the filter, and without an approximate index, every page is scored, exactly. Else that
+index and the full-text index name candidates, which are scored exactly; z-scores are then over them and a sample of
+pages.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ import pyarrow as pa
 from ..eval.fusion import DEFAULT_WEIGHT, reciprocal_rank_fusion, z_score_fusion
 from ..eval.quantization import unit
 from .embedding import Embedder
-from .fulltext import text_queries
+from .fulltext import text_query
 from .passages import best_passages
 from .schema import PREFIX_DIM, CorpusError
 from .table import has_index, is_indexed, one_line, open_corpus
@@ -89,7 +88,7 @@ class CorpusSearch:
             prefix: Candidates by the first 64 dimensions (int8 in the index), ordered by the stored vectors.
             exact: Score every page behind the filter, however many there are (True), or the candidates, however few
                 (False); None does the first up to `EXACT_ROWS` pages, unless ``prefix`` asks for candidates.
-            candidates: How many pages the index of the vectors names, and the full-text index by words and by phrases.
+            candidates: How many pages each index names.
             query_vector: (dim,) unit vector of the question where it is known.
         """
         if not query.strip():
@@ -107,15 +106,12 @@ class CorpusSearch:
         count = self._count(where)
         if not count:
             return [], []
-        if exact is None:
-            exact = not prefix and count <= EXACT_ROWS
         if mode == "text":
-            if exact:
-                found = self._words(query, where, count)
-            else:
-                found = self._words_of(query, sorted(self._named(query, where, max(top, candidates))))
+            found = self._words(query, where, top)
             return _best(list(found), np.array(list(found.values())), top)
         vector = self._vector(query) if query_vector is None else query_vector
+        if exact is None:
+            exact = not prefix and count <= EXACT_ROWS
         every = exact or not prefix and not self._has_candidates()
         pool = self._pool(query, vector, where, mode, count, max(top, candidates), prefix, every)
         ids, cosines = pool["id"].to_pylist(), as_matrix(pool["vector"]) @ vector
@@ -134,25 +130,14 @@ class CorpusSearch:
         rows = self.table.search().select(columns).limit(limit or self.table.count_rows())
         return (rows.where(where) if where else rows).to_arrow()
 
-    def _words(self, query: str, where: str | None, count: int) -> dict[str, float]:
-        """BM25 score by id of those among the ``count`` pages behind the filter that hold a word of ``query``."""
-        scores: dict[str, float] = defaultdict(float)
-        for part in text_queries(query):
-            for i, score in self._found(part, where, count).items():
-                scores[i] += score
-        return dict(scores)
-
-    def _words_of(self, query: str, ids: list[str]) -> dict[str, float]:
-        return self._words(query, _among(ids), len(ids)) if ids else {}
-
-    def _named(self, query: str, where: str | None, limit: int) -> set[str]:
-        """Ids of the ``limit`` best pages by words, and of as many by phrases."""
-        return {i for part in text_queries(query) for i in self._found(part, where, limit)}
-
-    def _found(self, part, where: str | None, limit: int) -> dict[str, float]:
-        found = self.table.search(part, query_type="fts").limit(limit).select(["id", "_score"])
+    def _words(self, query: str, where: str | None, limit: int) -> dict[str, float]:
+        """BM25 score by id of the best ``limit`` pages that hold a word of ``query``."""
+        found = self.table.search(text_query(query), query_type="fts").limit(limit).select(["id", "_score"])
         rows = (found.where(where) if where else found).to_arrow()
         return dict(zip(rows["id"].to_pylist(), rows["_score"].to_pylist()))
+
+    def _words_of(self, query: str, ids: list[str]) -> dict[str, float]:
+        return self._words(query, _among(ids), len(ids))
 
     def _count(self, where: str | None) -> int:
         try:
@@ -173,7 +158,7 @@ class CorpusSearch:
             return self._rows(where, ["id", "vector"], count)
         ids = self._nearest(vector, where, candidates, prefix or not floats, every)
         if mode == "hybrid":
-            ids |= self._named(query, where, candidates)
+            ids |= self._words(query, where, candidates).keys()
         among = _among(sorted(ids))
         if mode == "hybrid":
             # A digest is a hash: those below a bound are a random part of the pages, the same one each time.

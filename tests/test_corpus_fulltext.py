@@ -48,22 +48,6 @@ def test_a_page_that_has_the_words_side_by_side_comes_first(tmp_path, question):
     assert corpus.rank(question, 3, mode="text", where="id != '1'")[0] == ["0"]
 
 
-def test_scores_are_those_of_one_boolean_query_and_candidates_are_scored_likewise(tmp_path):
-    from lancedb.query import BooleanQuery, MatchQuery, Occur, PhraseQuery
-
-    rng = np.random.default_rng(3)
-    texts = [" ".join(rng.choice(["net", "sales", "of", "cost", "taxes", "paid"], 9)) for _ in range(8)]
-    corpus, question = corpus_of(str(tmp_path / "t.lance"), texts), "cost of net sales"
-    clauses = [MatchQuery(question, "text"), PhraseQuery("cost of net", "text"), PhraseQuery("net sales", "text")]
-    whole = BooleanQuery([(Occur.SHOULD, clause) for clause in clauses])
-    found = corpus.table.search(whole, query_type="fts").limit(8).to_arrow()
-    expected = dict(zip(found["id"].to_pylist(), found["_score"].to_pylist()))
-    ids, scores = corpus.rank(question, 8, mode="text")
-    assert dict(zip(ids, scores)) == pytest.approx(expected, rel=1e-5) and len(ids) == len(expected) > 4
-    few, few_scores = corpus.rank(question, 2, mode="text", exact=False, candidates=2)
-    assert few[0] == ids[0] and few_scores == pytest.approx([expected[i] for i in few], rel=1e-5)
-
-
 def test_a_question_without_a_phrase_is_its_words(tmp_path):
     corpus = corpus_of(str(tmp_path / "t.lance"), ["net sales", "taxes paid"])
     assert corpus.rank("taxes", 2, mode="text")[0] == ["1"]

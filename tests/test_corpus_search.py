@@ -197,14 +197,6 @@ def test_the_approximate_search_finds_what_the_exact_one_does(million, options, 
         assert all(score == pytest.approx(known[i], abs=1e-6) for i, score in zip(ids, scores) if i in known)
 
 
-def test_the_text_search_over_candidates_finds_what_the_one_over_all_does(million, by_candidates):
-    corpus, _ = million
-    for i in range(20):
-        query = f"w{7 * i} w{7 * i + 1}"
-        assert corpus.rank(query, 10, "text") == corpus.rank(query, 10, "text", exact=True)
-    assert corpus.rank("zebra", 10, "text") == ([], [])
-
-
 def test_hybrid_over_candidates_and_a_sample_is_near_hybrid_over_all(million, monkeypatch, by_candidates):
     corpus, vectors = million
     monkeypatch.setattr(search_module, "SAMPLE", 1000)
