@@ -4,6 +4,8 @@ import re
 
 from ..data.bm25 import STOPWORDS_EN
 
+# Of a page pasted as a question the first phrases count: LanceDB's time grows with the square of their number.
+MOST_PHRASES = 64
 _STOPWORDS = frozenset(STOPWORDS_EN)
 
 
@@ -20,12 +22,13 @@ def is_text_index(index) -> bool:
 
 
 def text_query(question: str):
-    """BM25 of the question's words, each counted once more for every phrase of `neighbours` in which a page has it."""
+    """BM25 of the question's words, each counted once more for every phrase in which a page has it, of the first
+    `MOST_PHRASES` of `neighbours`."""
     from lancedb.query import BooleanQuery, MatchQuery, Occur, PhraseQuery
 
     # Their other arguments have defaults, which mypy does not see through pydantic's dataclasses.
     words = MatchQuery(question, "text")  # type: ignore[call-arg]
-    phrases = [PhraseQuery(phrase, "text") for phrase in neighbours(question)]  # type: ignore[call-arg]
+    phrases = [PhraseQuery(phrase, "text") for phrase in neighbours(question)[:MOST_PHRASES]]  # type: ignore[call-arg]
     return BooleanQuery([(Occur.SHOULD, query) for query in (words, *phrases)])
 
 

@@ -54,6 +54,12 @@ def test_a_question_without_a_phrase_is_its_words(tmp_path):
     assert corpus.rank("of the", 2, mode="text") == ([], [])
 
 
+def test_a_pasted_page_asks_for_its_words_and_its_first_phrases():
+    words = [f"w{i}" for i in range(20_000)]
+    clauses = [clause.query for _, clause in fulltext.text_query(" ".join(words)).queries]
+    assert clauses == [" ".join(words), *(f"w{i} w{i + 1}" for i in range(fulltext.MOST_PHRASES))]
+
+
 def test_an_index_without_phrases_is_refused_and_built_anew(finqa_files, tiny_backbones, tmp_path, monkeypatch):
     from lancedb.index import FTS
 
