@@ -2,7 +2,7 @@
 
 Up to `EXACT_ROWS` pages behind the filter, and without an approximate index, every page is scored, exactly. Else that
 index and the full-text index name candidates, which are scored exactly; z-scores are then over them and a sample of
-pages.
+pages. The vectors of up to `KEPT` pages that every question is held against stay in memory.
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ FUSIONS = ("z_scores", "reciprocal_ranks")
 CANDIDATES = 200
 EXACT_ROWS = 20_000
 SAMPLE = 20_000  # pages whose scores stand for all pages' in a z-score
+KEPT = 50_000  # vectors that stay in memory for the next question
 PROBES = 20  # partitions of the approximate index that a query reads
 _HIT_COLUMNS = ["id", "document", "page", "company", "year", "text"]
 
@@ -58,6 +59,7 @@ class CorpusSearch:
         self.identity.check(self.embedder.identity(self.identity.storage), path)
         if not is_indexed(self.table):
             raise CorpusError(f"{path}: its index is not finished or an earlier version's; run the index command again")
+        self._kept: tuple = (None, None)  # of which version and filter, and what `_vectors` gave
 
     def search(self, query: str, top: int = 5, passages: bool = True, **options) -> list[Hit]:
         """The ``top`` pages of `rank`'s order, with the sentence or row of each that matches best.
@@ -113,11 +115,10 @@ class CorpusSearch:
         if exact is None:
             exact = not prefix and count <= EXACT_ROWS
         every = exact or not prefix and not self._has_candidates()
-        pool = self._pool(query, vector, where, mode, count, max(top, candidates), prefix, every)
-        ids, cosines = pool["id"].to_pylist(), as_matrix(pool["vector"]) @ vector
+        scored, ids, cosines = self._cosines(query, vector, where, mode, count, max(top, candidates), prefix, every)
         if mode == "vector":
             return _best(ids, cosines, top)
-        words = self._words(query, where, count) if every else self._words_of(query, ids)
+        words = self._words(query, scored, len(ids))
         texts = np.array([[words.get(i, 0.0) for i in ids]])
         if fusion == "reciprocal_ranks":
             return _best(ids, reciprocal_rank_fusion(cosines[None], texts)[0], top)
@@ -136,9 +137,6 @@ class CorpusSearch:
         rows = (found.where(where) if where else found).to_arrow()
         return dict(zip(rows["id"].to_pylist(), rows["_score"].to_pylist()))
 
-    def _words_of(self, query: str, ids: list[str]) -> dict[str, float]:
-        return self._words(query, _among(ids), len(ids))
-
     def _count(self, where: str | None) -> int:
         try:
             return self.table.count_rows(where)
@@ -150,21 +148,41 @@ class CorpusSearch:
         """Whether an approximate index names candidates; int8 vectors have one over their prefix alone."""
         return any(has_index(self.table, column) for column in ("vector", "prefix"))
 
-    def _pool(self, query, vector, where, mode, count, candidates, prefix, every) -> pa.Table:
-        """``id`` and ``vector`` of the pages to score: every one behind the filter, or the candidates (and a
-        sample)."""
+    def _cosines(
+        self, query, vector, where, mode, count, candidates, prefix, every
+    ) -> tuple[str | None, list[str], np.ndarray]:
+        """The pages to score, as a filter and as ids, and their cosines: every page behind ``where``, or the candidates
+        (and a sample)."""
         floats = self.identity.storage != "int8"
-        if every and not (mode == "vector" and floats and count > EXACT_ROWS):
-            return self._rows(where, ["id", "vector"], count)
-        ids = self._nearest(vector, where, candidates, prefix or not floats, every)
+        if every and not (mode == "vector" and floats and count > KEPT):
+            ids, vectors = self._vectors(where)
+            return where, ids, vectors @ vector
+        named = self._nearest(vector, where, candidates, prefix or not floats, every)
         if mode == "hybrid":
-            ids |= self._words(query, where, candidates).keys()
-        among = _among(sorted(ids))
-        if mode == "hybrid":
-            # A digest is a hash: those below a bound are a random part of the pages, the same one each time.
-            bound = f"{min(16**8 - 1, int(16**8 * SAMPLE / count)):08x}"
-            among = f"{among} OR digest < '{bound}'"
-        return self._rows(f"({where}) AND ({among})" if where else among, ["id", "vector"])
+            named |= self._words(query, where, candidates).keys()
+        among = _among(sorted(named))
+        rows = self._rows(among, ["id", "vector"], len(named))
+        ids, cosines = rows["id"].to_pylist(), as_matrix(rows["vector"]) @ vector
+        if mode != "hybrid":
+            return among, ids, cosines
+        # A digest is a hash: those below a bound are a random part of the pages, the same one each time.
+        random = f"digest < '{min(16**8 - 1, int(16**8 * SAMPLE / count)):08x}'"
+        random = f"({where}) AND {random}" if where else random
+        sampled, vectors = self._vectors(random)
+        others = [i for i, page in enumerate(sampled) if page not in named]
+        ids += [sampled[i] for i in others]
+        return f"{among} OR {random}", ids, np.concatenate([cosines, (vectors @ vector)[others]])
+
+    def _vectors(self, where: str | None) -> tuple[list[str], np.ndarray]:
+        """Ids and unit vectors (n, dim) of the pages behind ``where``, kept for the next question if not too many."""
+        key, kept = (self.table.version, where), self._kept
+        if kept[0] == key:
+            return kept[1]
+        rows = self._rows(where, ["id", "vector"])
+        found = rows["id"].to_pylist(), as_matrix(rows["vector"])
+        if len(rows) <= KEPT:
+            self._kept = key, found
+        return found
 
     def _nearest(self, vector: np.ndarray, where: str | None, limit: int, prefix: bool, exact: bool) -> set[str]:
         """Ids of the ``limit`` nearest pages, by the index or by LanceDB's own scan, over the prefix or all
@@ -177,7 +195,9 @@ class CorpusSearch:
 
 
 def _best(ids: list[str], scores: np.ndarray, top: int) -> tuple[list[str], list[float]]:
-    order = sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i]))[:top]
+    least = np.partition(scores, -top)[-top] if top < len(scores) else -np.inf
+    likely = np.flatnonzero(scores >= least).tolist()  # so that what cannot be among them is not sorted
+    order = sorted(likely, key=lambda i: (-scores[i], ids[i]))[:top]
     return [ids[i] for i in order], [float(scores[i]) for i in order]
 
 

@@ -139,6 +139,21 @@ def test_hybrid_is_the_weighted_sum_of_z_scores(packaged, questions):
     assert 1 / 61 < fused[0] <= 2 / 61
 
 
+def test_vectors_kept_in_memory_are_those_of_the_filter_and_of_the_table_as_it_is(tmp_path):
+    corpus, vectors = measure.synthetic_table(
+        Namespace(table=str(tmp_path / "made.lance"), rows=200, dim=64, queries=1, seed=3)
+    )
+
+    def rank(asked: CorpusSearch, where: str | None) -> list[str]:
+        return asked.rank("w1 w2", 200, query_vector=vectors[0], where=where)[0]
+
+    for where in (None, "year = 2003", None, "year = 2004"):
+        assert rank(corpus, where) == rank(CorpusSearch(corpus.path, embedder=corpus.embedder), where)
+    ids = rank(corpus, None)
+    corpus.table.delete(f"id = '{ids[0]}'")
+    assert sorted(rank(corpus, None)) == sorted(ids[1:])
+
+
 def test_json_lines_and_the_table_carry_the_best_row(packaged, questions, capsys):
     question = questions[0].question
     assert main(["search", packaged.path, question, "--top", "2", "--json"]) == 0
