@@ -79,8 +79,8 @@ def _search_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--top", type=_positive, default=5)
     command.add_argument("--mode", choices=MODES, default="hybrid")
     command.add_argument("--where", help="SQL over id, company, year, document, page, text: \"company = 'PEPSICO'\"")
-    command.add_argument("--fusion", choices=FUSIONS, default="z_scores")
-    command.add_argument("--weight", type=float, default=DEFAULT_WEIGHT, help="of the words, 0 to 1 (z_scores)")
+    command.add_argument("--fusion", choices=FUSIONS, default="best_share")
+    command.add_argument("--weight", type=float, default=DEFAULT_WEIGHT, help="of the words, 0 to 1 (best_share)")
     command.add_argument("--prefix", action="store_true", help="candidates by 64 dimensions, ordered by all")
     command.add_argument(
         "--exact", action="store_true", default=None, help="score every page, without the approximate index"

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..data.loading import load_source
-from ..eval.fusion import DEFAULT_WEIGHT, z_score_fusion
+from ..eval.fusion import DEFAULT_WEIGHT, best_share_fusion
 from ..eval.quantization import unit
 from ..eval.retrieval import EncodeOnce, RetrievalScores, RetrievalTask, bm25_scores, score_matrix, similarity_matrix
 from .duplicates import read_questions
@@ -94,7 +94,7 @@ def quality(file: str, model: str, dim: int) -> dict[str, RetrievalScores]:
             for mode in ("vector", "text", "hybrid")
         }
     dense, words = similarity_matrix(EncodeOnce(embedder.model), task, dim), bm25_scores(task, pairs=True)
-    fused = z_score_fusion(dense, words, DEFAULT_WEIGHT)
+    fused = best_share_fusion(dense, words, DEFAULT_WEIGHT)
     for name, scores in {"vector": dense, "text (bm25s)": words, "hybrid": fused}.items():
         figures[f"eval {name}"] = score_matrix(task, scores)
     return figures

@@ -1,8 +1,8 @@
-"""Questions to ranked pages: by vector, by words and phrases, or by both as one weighted sum of z-scores.
+"""Questions to ranked pages: by vector, by words and phrases, or by both as one weighted sum.
 
 Up to `EXACT_ROWS` pages behind the filter, and without an approximate index, every page is scored, exactly. Else that
-index and the full-text index name candidates, which are scored exactly; z-scores are then over them and a sample of
-pages. The vectors of up to `KEPT` pages that every question is held against stay in memory.
+index and the full-text index name candidates, which are scored exactly. The vectors of up to `KEPT` pages that every
+question is held against stay in memory.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from ..eval.fusion import DEFAULT_WEIGHT, reciprocal_rank_fusion, z_score_fusion
+from ..eval.fusion import DEFAULT_WEIGHT, best_share_fusion, reciprocal_rank_fusion
 from ..eval.quantization import unit
 from .embedding import Embedder
 from .fulltext import text_query
@@ -21,10 +21,9 @@ from .table import has_index, is_indexed, one_line, open_corpus
 from .vectors import as_matrix
 
 MODES = ("hybrid", "vector", "text")
-FUSIONS = ("z_scores", "reciprocal_ranks")
+FUSIONS = ("best_share", "reciprocal_ranks")
 CANDIDATES = 200
 EXACT_ROWS = 20_000
-SAMPLE = 20_000  # pages whose scores stand for all pages' in a z-score
 KEPT = 50_000  # vectors that stay in memory for the next question
 PROBES = 20  # partitions of the approximate index that a query reads
 _HIT_COLUMNS = ["id", "document", "page", "company", "year", "text"]
@@ -78,7 +77,7 @@ class CorpusSearch:
         return hits
 
     def rank(
-        self, query: str, top: int = 5, mode: str = "hybrid", where: str | None = None, fusion: str = "z_scores",
+        self, query: str, top: int = 5, mode: str = "hybrid", where: str | None = None, fusion: str = "best_share",
         weight: float = DEFAULT_WEIGHT, prefix: bool = False, exact: bool | None = None, candidates: int = CANDIDATES,
         query_vector: np.ndarray | None = None,
     ) -> tuple[list[str], list[float]]:  # fmt: skip
@@ -86,7 +85,7 @@ class CorpusSearch:
 
         Args:
             where: An SQL condition over the columns, applied before ranking.
-            weight: Of the words in a fusion of z-scores, from 0 to 1.
+            weight: Of the words in a fusion by `best_share_fusion`, from 0 to 1.
             prefix: Candidates by the first 64 dimensions (int8 in the index), ordered by the stored vectors.
             exact: Score every page behind the filter, however many there are (True), or the candidates, however few
                 (False); None does the first up to `EXACT_ROWS` pages, unless ``prefix`` asks for candidates.
@@ -98,7 +97,7 @@ class CorpusSearch:
         if mode not in MODES or fusion not in FUSIONS:
             raise CorpusError(f"mode {mode!r} with fusion {fusion!r}; take one of {MODES} and one of {FUSIONS}")
         if not 0 <= weight <= 1:
-            raise CorpusError(f"weight {weight:g}: is the words' share of a fusion of z-scores, from 0 to 1")
+            raise CorpusError(f"weight {weight:g}: is the words' part of the sum, from 0 to 1")
         if prefix and exact:
             raise CorpusError("--prefix takes its candidates from an index and --exact scores every page: give one")
         if prefix and "prefix" not in self.table.schema.names:
@@ -114,15 +113,25 @@ class CorpusSearch:
         vector = self._vector(query) if query_vector is None else query_vector
         if exact is None:
             exact = not prefix and count <= EXACT_ROWS
-        every = exact or not prefix and not self._has_candidates()
-        scored, ids, cosines = self._cosines(query, vector, where, mode, count, max(top, candidates), prefix, every)
+        every, floats = exact or not prefix and not self._has_candidates(), self.identity.storage != "int8"
+        # LanceDB's own scan finds the nearest of many vectors without holding them all.
+        if every and not (mode == "vector" and floats and count > KEPT):
+            words = self._words(query, where, count) if mode == "hybrid" else {}
+            ids, vectors = self._vectors(where)
+        else:
+            limit = max(top, candidates)
+            words = self._words(query, where, limit) if mode == "hybrid" else {}
+            named = self._nearest(vector, where, limit, prefix or not floats, every)
+            if mode == "hybrid" and (unscored := sorted(named - words.keys())):
+                words |= self._words(query, _among(unscored), len(unscored))
+            ids, vectors = self._read(_among(sorted(named | words.keys())))
+        cosines = vectors @ vector
         if mode == "vector":
             return _best(ids, cosines, top)
-        words = self._words(query, scored, len(ids))
         texts = np.array([[words.get(i, 0.0) for i in ids]])
         if fusion == "reciprocal_ranks":
             return _best(ids, reciprocal_rank_fusion(cosines[None], texts)[0], top)
-        return _best(ids, z_score_fusion(cosines[None], texts, weight)[0], top)
+        return _best(ids, best_share_fusion(cosines[None], texts, weight)[0], top)
 
     def _vector(self, query: str) -> np.ndarray:
         return self.embedder.encode_queries([query])[0]
@@ -148,41 +157,19 @@ class CorpusSearch:
         """Whether an approximate index names candidates; int8 vectors have one over their prefix alone."""
         return any(has_index(self.table, column) for column in ("vector", "prefix"))
 
-    def _cosines(
-        self, query, vector, where, mode, count, candidates, prefix, every
-    ) -> tuple[str | None, list[str], np.ndarray]:
-        """The pages to score, as a filter and as ids, and their cosines: every page behind ``where``, or the candidates
-        (and a sample)."""
-        floats = self.identity.storage != "int8"
-        if every and not (mode == "vector" and floats and count > KEPT):
-            ids, vectors = self._vectors(where)
-            return where, ids, vectors @ vector
-        named = self._nearest(vector, where, candidates, prefix or not floats, every)
-        if mode == "hybrid":
-            named |= self._words(query, where, candidates).keys()
-        among = _among(sorted(named))
-        rows = self._rows(among, ["id", "vector"], len(named))
-        ids, cosines = rows["id"].to_pylist(), as_matrix(rows["vector"]) @ vector
-        if mode != "hybrid":
-            return among, ids, cosines
-        # A digest is a hash: those below a bound are a random part of the pages, the same one each time.
-        random = f"digest < '{min(16**8 - 1, int(16**8 * SAMPLE / count)):08x}'"
-        random = f"({where}) AND {random}" if where else random
-        sampled, vectors = self._vectors(random)
-        others = [i for i, page in enumerate(sampled) if page not in named]
-        ids += [sampled[i] for i in others]
-        return f"{among} OR {random}", ids, np.concatenate([cosines, (vectors @ vector)[others]])
-
     def _vectors(self, where: str | None) -> tuple[list[str], np.ndarray]:
         """Ids and unit vectors (n, dim) of the pages behind ``where``, kept for the next question if not too many."""
         key, kept = (self.table.version, where), self._kept
         if kept[0] == key:
             return kept[1]
-        rows = self._rows(where, ["id", "vector"])
-        found = rows["id"].to_pylist(), as_matrix(rows["vector"])
-        if len(rows) <= KEPT:
+        found = self._read(where)
+        if len(found[0]) <= KEPT:
             self._kept = key, found
         return found
+
+    def _read(self, where: str | None) -> tuple[list[str], np.ndarray]:
+        rows = self._rows(where, ["id", "vector"])
+        return rows["id"].to_pylist(), as_matrix(rows["vector"])
 
     def _nearest(self, vector: np.ndarray, where: str | None, limit: int, prefix: bool, exact: bool) -> set[str]:
         """Ids of the ``limit`` nearest pages, by the index or by LanceDB's own scan, over the prefix or all

@@ -1,4 +1,4 @@
-"""Two rankings in one: by reciprocal ranks, and by a weighted sum of z-scored similarities."""
+"""Two rankings in one: by reciprocal ranks, or by a weighted sum of similarities, z-scored or as they are."""
 
 import numpy as np
 
@@ -30,6 +30,21 @@ def z_score_fusion(a: np.ndarray, b: np.ndarray, weight: float) -> np.ndarray:
         weight: From 0 (``a`` alone) to 1 (``b`` alone).
     """
     return (1 - weight) * z_scores(a) + weight * z_scores(b)
+
+
+def best_share_fusion(cosines: np.ndarray, words: np.ndarray, weight: float) -> np.ndarray:
+    """(1 − ``weight``)·cosine + ``weight``·BM25 / the query's best BM25.
+
+    Cosines have a scale of their own. BM25 has none, but its least score is known, 0 (the theoretical minimum of Bruch,
+    Gai and Ingber 2023), and a search for words gives the best: nothing has to be known of all other pages.
+
+    Args:
+        cosines, words: (queries × documents).
+        weight: From 0 (``cosines`` alone) to 1 (``words`` alone).
+    """
+    best = words.max(axis=1, keepdims=True)
+    shares = np.divide(words, best, out=np.zeros_like(words, dtype=np.float64), where=best > 0)
+    return (1 - weight) * cosines + weight * shares
 
 
 def choose_weight(task: RetrievalTask, a: np.ndarray, b: np.ndarray) -> float:

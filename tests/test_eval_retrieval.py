@@ -18,7 +18,13 @@ from finmatryoshka.data.sample import generate_finqa
 from finmatryoshka.data.schema import Page
 from finmatryoshka.data.splits import half_of
 from finmatryoshka.eval.facts import evaluate_facts, recall_at
-from finmatryoshka.eval.fusion import DEFAULT_WEIGHT, choose_weight, reciprocal_rank_fusion, z_score_fusion
+from finmatryoshka.eval.fusion import (
+    DEFAULT_WEIGHT,
+    best_share_fusion,
+    choose_weight,
+    reciprocal_rank_fusion,
+    z_score_fusion,
+)
 from finmatryoshka.eval.geometry import embedding_quality
 from finmatryoshka.eval.quantization import evaluate_cost
 from finmatryoshka.eval.retrieval import (
@@ -217,6 +223,12 @@ def test_scores_are_those_of_the_libraries_own_evaluation():
         for k, value in by_k.items():
             assert ours.metrics[name.replace("@k", f"@{k}")] == pytest.approx(value), name
     assert ours.ndcg == pytest.approx(np.mean(list(ours.ndcg_by_query.values())))
+
+
+def test_fusion_by_the_share_of_the_best_words():
+    cosines, words = np.array([[0.5, 0.1], [0.2, 0.4]]), np.array([[3.0, 12.0], [0.0, 0.0]])
+    np.testing.assert_allclose(best_share_fusion(cosines, words, 0.25), [[0.4375, 0.325], [0.15, 0.3]])
+    np.testing.assert_allclose(best_share_fusion(cosines, 7 * words, 0.25), best_share_fusion(cosines, words, 0.25))
 
 
 def test_fusion_by_z_scores_is_a_convex_combination_of_standardised_rows():
