@@ -22,7 +22,7 @@ from .vectors import as_matrix
 
 MODES = ("hybrid", "vector", "text")
 FUSIONS = ("best_share", "reciprocal_ranks")
-CANDIDATES = 200
+CANDIDATES = 500
 EXACT_ROWS = 20_000
 KEPT = 50_000  # vectors that stay in memory for the next question
 PROBES = 20  # partitions of the approximate index that a query reads
