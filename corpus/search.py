@@ -115,12 +115,12 @@ class CorpusSearch:
             exact = not prefix and count <= EXACT_ROWS
         every, floats = exact or not prefix and not self._has_candidates(), self.identity.storage != "int8"
         # LanceDB's own scan finds the nearest of many vectors without holding them all.
-        if every and not (mode == "vector" and floats and count > KEPT):
-            words = self._words(query, where, count) if mode == "hybrid" else {}
+        held = every and not (mode == "vector" and floats and count > KEPT)
+        limit = count if held else max(top, candidates)
+        words = self._words(query, where, limit) if mode == "hybrid" else {}
+        if held:
             ids, vectors = self._vectors(where)
         else:
-            limit = max(top, candidates)
-            words = self._words(query, where, limit) if mode == "hybrid" else {}
             named = self._nearest(vector, where, limit, prefix or not floats, every)
             if mode == "hybrid" and (unscored := sorted(named - words.keys())):
                 words |= self._words(query, _among(unscored), len(unscored))

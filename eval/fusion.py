@@ -42,7 +42,7 @@ def best_share_fusion(cosines: np.ndarray, words: np.ndarray, weight: float) -> 
         cosines, words: (queries × documents).
         weight: From 0 (``cosines`` alone) to 1 (``words`` alone).
     """
-    best = words.max(axis=1, keepdims=True)
+    best = words.max(axis=1, keepdims=True, initial=0)  # of no documents, too
     shares = np.divide(words, best, out=np.zeros_like(words, dtype=np.float64), where=best > 0)
     return (1 - weight) * cosines + weight * shares
 

@@ -229,6 +229,7 @@ def test_fusion_by_the_share_of_the_best_words():
     cosines, words = np.array([[0.5, 0.1], [0.2, 0.4]]), np.array([[3.0, 12.0], [0.0, 0.0]])
     np.testing.assert_allclose(best_share_fusion(cosines, words, 0.25), [[0.4375, 0.325], [0.15, 0.3]])
     np.testing.assert_allclose(best_share_fusion(cosines, 7 * words, 0.25), best_share_fusion(cosines, words, 0.25))
+    assert best_share_fusion(cosines[:, :0], words[:, :0], 0.25).shape == (2, 0)
 
 
 def test_fusion_by_z_scores_is_a_convex_combination_of_standardised_rows():
